@@ -1,0 +1,34 @@
+# All the set-up there is: Python 3.10 or newer, make, a package index.
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: quickstart test lint bench clean
+
+quickstart: $(INSTALLED)  ## the whole chain on the embedded sandbox, on the CPU
+	$(BIN)/preflab quickstart
+
+# One thread per test worker: several OpenMP pools on the same cores slow each other down.
+test: lint  ## everything that must hold; ends with pytest's own line
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## our steps against TRL's, on this machine
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+
+# The stamp is older than what it depends on only when the dependencies have changed, so nothing is installed twice.
+# The constraints are in force for every install: they keep one set of versions, torch's among them.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "preflab needs Python 3.10 or newer, this is %d.%d: make PYTHON=/path/to/python3.x" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	touch $@

@@ -1,0 +1,44 @@
+"""preflab: from a file of human preferences to an aligned language model, and to the evidence that it got better."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from preflab.recipes.settings import DPOSettings as DPOSettings
+    from preflab.recipes.settings import GenerateSettings as GenerateSettings
+    from preflab.recipes.settings import InspectSettings as InspectSettings
+    from preflab.recipes.settings import MergeSettings as MergeSettings
+    from preflab.recipes.settings import QuickstartSettings as QuickstartSettings
+    from preflab.recipes.settings import RewardSettings as RewardSettings
+    from preflab.recipes.settings import SandboxSettings as SandboxSettings
+    from preflab.recipes.settings import ScoreSettings as ScoreSettings
+    from preflab.recipes.settings import SFTSettings as SFTSettings
+    from preflab.records import UserError as UserError
+
+__version__ = "0.1.0"
+
+# Each name is imported when it is first asked for: `import preflab` alone loads neither torch nor transformers.
+_EXPORTS = {
+    "DPOSettings": "preflab.recipes.settings",
+    "GenerateSettings": "preflab.recipes.settings",
+    "InspectSettings": "preflab.recipes.settings",
+    "MergeSettings": "preflab.recipes.settings",
+    "QuickstartSettings": "preflab.recipes.settings",
+    "RewardSettings": "preflab.recipes.settings",
+    "SFTSettings": "preflab.recipes.settings",
+    "SandboxSettings": "preflab.recipes.settings",
+    "ScoreSettings": "preflab.recipes.settings",
+    "UserError": "preflab.records",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'preflab' has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_EXPORTS]

@@ -1,0 +1,169 @@
+"""The command line: a table of commands. What one accepts is read off its settings; what it does is its recipe."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+import preflab
+from preflab.config import Settings
+from preflab.options import CONTEXT, Menu, SettingsCommand
+from preflab.records import UserError
+from preflab.terminal import is_main_process, printable, process_index
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: where its settings class and its recipe are ("module:name", imported when the command is used).
+
+    The recipe takes the settings and returns what it made: a `Path`, or an object whose text says what lies where.
+    With `config`, the first argument may be a YAML file of settings.
+    """
+
+    settings: str
+    run: str
+    help: str
+    config: bool = False
+
+
+COMMANDS: Mapping[str, Command] = {
+    "quickstart": Command(
+        settings="preflab.recipes.settings:QuickstartSettings",
+        run="preflab.recipes.quickstart:quickstart",
+        help="Run the whole chain on the embedded sandbox: SFT, reward model, DPO, gold rewards.",
+    ),
+    "data inspect": Command(
+        settings="preflab.recipes.settings:InspectSettings",
+        run="preflab.recipes.inspect:inspect_data",
+        help="Show what preference data holds, what would be dropped and why, and rows token by token.",
+    ),
+    "train sft": Command(
+        settings="preflab.recipes.settings:SFTSettings",
+        run="preflab.recipes.sft:train_sft",
+        help="Train a model to write the responses of the data (supervised fine-tuning).",
+        config=True,
+    ),
+    "train reward": Command(
+        settings="preflab.recipes.settings:RewardSettings",
+        run="preflab.recipes.reward:train_reward",
+        help="Train a reward model: one score for a response, higher for a preferred one.",
+        config=True,
+    ),
+    "train dpo": Command(
+        settings="preflab.recipes.settings:DPOSettings",
+        run="preflab.recipes.dpo:train_dpo",
+        help="Train a model towards what people preferred (direct preference optimisation).",
+        config=True,
+    ),
+    "generate": Command(
+        settings="preflab.recipes.settings:GenerateSettings",
+        run="preflab.recipes.generate:generate",
+        help="Let a model respond to prompts.",
+        config=True,
+    ),
+    "score": Command(
+        settings="preflab.recipes.settings:ScoreSettings",
+        run="preflab.recipes.score:score",
+        help="Score preference data, or responses, with a reward model.",
+    ),
+    "merge": Command(
+        settings="preflab.recipes.settings:MergeSettings",
+        run="preflab.recipes.merge:merge",
+        help="Merge an adapter into its model, and check that both answer alike.",
+    ),
+    "sandbox": Command(
+        settings="preflab.recipes.settings:SandboxSettings",
+        run="preflab.recipes.sandbox:write_sandbox",
+        help="Write the embedded sandbox to a folder: preference files and its untrained tiny model.",
+    ),
+}
+
+GROUPS: Mapping[str, str] = {
+    "data": "Look at preference data.",
+    "train": "Train a model: sft, reward or dpo.",
+}
+
+
+def app(commands: Mapping[str, Command]) -> click.Group:
+    """The command line as a click group; "train dpo" is `dpo` in a group `train`."""
+    root = Menu("preflab", help=preflab.__doc__, context_settings=CONTEXT)
+    click.version_option(preflab.__version__, prog_name="preflab")(root)
+    for words, command in commands.items():
+        *groups, name = words.split()
+        parent: click.Group = root
+        for group in groups:
+            child = parent.commands.setdefault(group, Menu(group, help=GROUPS.get(group)))
+            assert isinstance(child, click.Group), f"{group} is a command and a group at once"
+            parent = child
+        load: Callable[[], type[Settings]] = partial(_import, command.settings)
+        parent.add_command(SettingsCommand(name, command.help, load, partial(_run, command), config=command.config))
+    return root
+
+
+def _import(location: str) -> Any:
+    """What "module:name" names."""
+    module, _, name = location.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _run(command: Command, settings: Settings) -> None:
+    """Run a command's recipe and say what it made."""
+    try:
+        result = _import(command.run)(settings)
+    except Exception as error:
+        if not _disk_full(error):
+            raise
+        where = getattr(error, "filename", None) or getattr(settings, "output_dir", None) or "output"
+        raise UserError(f"{where}: the disk is full; free some space and run the same command again") from error
+    if result is not None and is_main_process():
+        click.echo(f"written to {result}" if isinstance(result, Path) else printable(str(result)))
+
+
+def _disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, says that the disk is full: libraries wrap it in their own."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def main(arguments: Sequence[str] | None = None, commands: Mapping[str, Command] = COMMANDS) -> NoReturn:
+    """Run the command line. Exit code 2 and a message alone for the user's mistakes, a traceback for ours only."""
+    sys.exit(_exit_code(arguments, commands))
+
+
+def _exit_code(arguments: Sequence[str] | None, commands: Mapping[str, Command]) -> int:
+    try:
+        code: int | None = app(commands).main(arguments, prog_name="preflab", standalone_mode=False)
+    except click.Abort:  # what click makes of Ctrl-C
+        _complain("stopped; run the same command to resume")
+        return 130
+    except click.ClickException as error:
+        if is_main_process():
+            error.show()
+        return error.exit_code
+    except UserError as error:
+        _complain(f"Error: {error}")
+        return 2
+    except Exception:
+        traceback.print_exc()
+        _complain("This is a defect of preflab, not of your input: please report it with the lines above.")
+        return 1
+    return code or 0
+
+
+def _complain(message: str) -> None:
+    """Print to standard error. Other processes than the main one keep to one line, as it may be about them alone."""
+    if not is_main_process():
+        message = f"process {process_index()}: {message.splitlines()[0]}"
+    click.echo(printable(message), err=True)

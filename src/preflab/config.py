@@ -1,0 +1,272 @@
+"""Settings: a YAML file and what the command line overrides become one frozen, validated object."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from preflab.records import UserError
+from preflab.rundir import redact, write_text
+
+SettingsT = TypeVar("SettingsT", bound="Settings")
+
+
+@dataclass(frozen=True)
+class Positional:
+    """Marks a setting that the command line takes as an argument, not as an option: `Annotated[str, Positional()]`."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, no unknown names, no empty text, a description on every field (it is the help).
+
+    A class is composed from smaller ones by inheritance (`class DPOSettings(ModelSettings, DataSettings)`). The class
+    that defines a field names the section of `--help` in which the field stands.
+    """
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True, protected_namespaces=()
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, field in cls.model_fields.items():
+            if not field.description:
+                raise TypeError(f"{cls.__name__}.{name} has no description: Field(description=…) is its help text")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_lookalikes(cls, value: object, info: ValidationInfo) -> object:
+        """What pydantic would let through although nobody means it: empty values, and `true` where a number stands."""
+        field = cls.model_fields[str(info.field_name)]
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if any(isinstance(item, str) and not item.strip() for item in items):
+            raise ValueError("a value is needed, not an empty one (leave the setting out for its default)")
+        if is_list(field) and not value and field.is_required():
+            raise ValueError("at least one value is needed")
+        if isinstance(value, bool) and bool not in value_types(field.annotation):
+            raise ValueError(f"{_describe_types(value_types(field.annotation))} is needed")
+        return value
+
+
+def named_fields(cls: type[Settings]) -> dict[str, FieldInfo]:
+    """The fields by the names that users give them (a field's alias, where its own name is taken in Python)."""
+    return {field.alias or name: field for name, field in cls.model_fields.items()}
+
+
+def is_positional(field: FieldInfo) -> bool:
+    """Whether the command line takes the field as an argument (marked with `Positional`)."""
+    return any(isinstance(mark, Positional) for mark in field.metadata)
+
+
+# ---- what a field accepts ------------------------------------------------------------------------------------------
+
+_TYPE_WORDS: Mapping[object, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text (in quotes where it looks like something else)",
+    Path: "a path",
+    types.NoneType: "null",
+}
+
+
+def value_types(annotation: object) -> tuple[object, ...]:
+    """The types that an annotation is a choice of, `Annotated` and unions opened: `int | None` -> (int, NoneType)."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return value_types(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return tuple(member for part in get_args(annotation) for member in value_types(part))
+    return (annotation,)
+
+
+def is_list(field: FieldInfo) -> bool:
+    """Whether the field holds several values (`list[…]` or `tuple[…, ...]`)."""
+    return any(get_origin(member) in (list, tuple) for member in value_types(field.annotation))
+
+
+def element_types(field: FieldInfo) -> list[object]:
+    """The types of one given value: of a list's elements, or of the field itself; null left out."""
+    members = [
+        element
+        for member in value_types(field.annotation)
+        for element in (value_types(get_args(member)[0]) if get_origin(member) in (list, tuple) else (member,))
+    ]
+    return [member for member in members if member is not types.NoneType]
+
+
+def _describe_types(members: Iterable[object]) -> str:
+    """Types in words for a message: "a whole number or null"."""
+    return " or ".join(dict.fromkeys(_describe(member) for member in members))
+
+
+def _describe(member: object) -> str:
+    origin = get_origin(member)
+    if origin is Literal:
+        return "one of " + ", ".join(str(choice) for choice in get_args(member))
+    if origin in (list, tuple):
+        return "a list, such as [one, two]"
+    if origin is dict or member is dict:
+        return "a mapping of names to values"
+    return _TYPE_WORDS.get(member, str(getattr(member, "__name__", member)))
+
+
+# ---- YAML ----------------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as version 1.2 reads plain words, and without repeated keys.
+
+    In YAML 1.1, PyYAML's own, `1e-5` is text, `no` is false, `1:30` is ninety and a date is an object: a setting such
+    as `eval_strategy: no` would arrive as something else than was written.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        first_lines: dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if first_lines.setdefault(str(key.value), line) != line:
+                first = first_lines[str(key.value)]
+                problem = f"{key.value} is set twice, first in line {first}"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that either version of YAML would read as something else."""
+
+
+_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+_Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1's
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
+    ("float", _FLOAT, list("-+.0123456789")),
+):
+    for _side in (_Loader, _Dumper):
+        _side.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """`010` is ten, as it reads; PyYAML's own constructor takes it for an octal eight."""
+    return int(loader.construct_scalar(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
+def _read_yaml(path: Path) -> dict[str, object]:
+    try:
+        loaded = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader: it builds plain values only
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else (error.strerror or str(error)).lower()
+        raise UserError(f"{path}: cannot read this settings file: {reason}") from error
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML: {problem or error}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path}: found {_found(loaded)}; settings are lines of the form `name: value`")
+    return {str(name): value for name, value in loaded.items()}
+
+
+# ---- from values to settings ---------------------------------------------------------------------------------------
+
+
+def load_settings(cls: type[SettingsT], config_file: Path | None, overrides: Mapping[str, object]) -> SettingsT:
+    """The settings of `cls`: its defaults, then the file's values, then `overrides` (what the user gave, no more).
+
+    Raises `UserError` with one line per setting that cannot be used: where it was given, what was found, what would be
+    right. All of them are listed at once.
+    """
+    given, fields = _read_yaml(config_file) if config_file else {}, named_fields(cls)
+
+    def place(name: str) -> str:
+        if name in overrides or config_file is None:
+            return name.upper() if name in fields and is_positional(fields[name]) else "--" + name.replace("_", "-")
+        return f"{config_file}: {name}"
+
+    try:
+        return cls.model_validate({**given, **overrides})
+    except ValidationError as error:
+        problems: dict[str, dict[str, None]] = {}  # ordered, each once: a union reports the same for all its members
+        for detail in error.errors(include_url=False):
+            where = place(str(detail["loc"][0])) + _element(detail) if detail["loc"] else ""
+            problems.setdefault(where, {})[_explain(cls, detail)] = None
+        lines = [f"{where}: {'; or '.join(found)}" if where else "; ".join(found) for where, found in problems.items()]
+        if len(lines) > 1:
+            lines.insert(0, f"{len(lines)} settings cannot be used:")
+        raise UserError("\n".join(lines)) from None
+
+
+def _element(detail: ErrorDetails) -> str:
+    """Which element of a list an error is about: "[2]", or nothing."""
+    return "".join(f"[{part}]" for part in detail["loc"][1:] if isinstance(part, int))
+
+
+_BOUNDS: Mapping[str, str] = {
+    "greater_than": "a number greater than {gt} is needed",
+    "greater_than_equal": "a number of at least {ge} is needed",
+    "less_than": "a number less than {lt} is needed",
+    "less_than_equal": "a number of at most {le} is needed",
+    "too_short": "at least {min_length} values are needed",
+    "too_long": "at most {max_length} values can be given",
+    "finite_number": "a finite number is needed",
+}
+
+
+def _explain(cls: type[Settings], detail: ErrorDetails) -> str:
+    """What was found and what would be right, for one error that pydantic reports."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    if not detail["loc"]:  # from a validator of the whole class, which says all itself
+        return str(context.get("error", detail["msg"]))
+    name = str(detail["loc"][0])
+    if kind == "extra_forbidden":
+        nearest = difflib.get_close_matches(name.replace("-", "_"), named_fields(cls), n=1)
+        return "there is no such setting" + (f"; did you mean {nearest[0]}?" if nearest else " (--help lists them all)")
+    if kind == "missing":
+        return "missing, and it has no default"
+    if kind == "value_error":
+        needed = str(context["error"])
+    elif kind in _BOUNDS:
+        needed = _BOUNDS[kind].format(**context)
+    elif kind.endswith(("_type", "_parsing")) or kind in ("literal_error", "int_from_float", "int_parsing_size"):
+        field = named_fields(cls)[name]
+        members = element_types(field) if _element(detail) else value_types(field.annotation)
+        needed = f"{_describe_types(members)} is needed"
+    else:
+        needed = detail["msg"]
+    return f"found {_found(redact({name: detail['input']})[name])}; {needed}"
+
+
+def _found(value: object) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+def resolved(settings: Settings) -> dict[str, Any]:
+    """Every setting with its value in JSON's types, secrets blacked out: what manifests and logs may hold."""
+    values: dict[str, Any] = redact(settings.model_dump(mode="json"))
+    return values
+
+
+def dump_settings(settings: Settings, path: Path) -> None:
+    """Write every setting as YAML that `load_settings` reads back (but for secrets, which are blacked out)."""
+    write_text(path, yaml.dump(resolved(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True))

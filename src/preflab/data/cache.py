@@ -1,0 +1,218 @@
+"""Tokenised rows on disk, memory-mapped: made once, then shared by every run that would make the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from preflab.data.tokenize import ChatTemplate, Dropped, OnTooLong
+from preflab.records import Comparison, TokenizedComparison, UserError
+
+CACHE_VERSION = 1  # to be raised when the files, or the rule of tokenize.py, change
+
+# Each part is one file of int32: all ids, row after row, prompt first; then, to find them, a length or number per row
+# (`response_lengths`: per response).
+_PARTS = ("tokens", "prompt_lengths", "response_counts", "response_lengths", "rows")
+_FIRST_ROWS = 10  # how many row numbers a message about dropped rows can show
+_FLUSH_AT = 1 << 20  # ids held before they are written
+
+IntArray = NDArray[np.int32]
+
+
+class DropCount(TypedDict):
+    """How many rows were dropped for one reason, the numbers of the first, and what was found in the very first."""
+
+    count: int
+    first_rows: list[int]
+    example: str
+
+
+class TokenizedDataset:
+    """Tokenised comparisons, read from disk as they are asked for. Made by `tokenized`.
+
+    Attributes:
+        fingerprint: a hash of all that decides the content.
+        dropped: reason -> how many rows were dropped for it, and which.
+        rows: [n] number of each comparison in its source.
+        prompt_lengths: [n] in tokens.
+        response_lengths: [sum of responses] in tokens, terminator included, row after row.
+        response_offsets: [n + 1]; those of row i are `response_lengths[response_offsets[i]:response_offsets[i + 1]]`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        parts = {name: _map(folder / f"{name}.bin", meta["checksums"][name]) for name in _PARTS}
+        self.fingerprint: str = meta["fingerprint"]
+        self.dropped: dict[str, DropCount] = meta["dropped"]
+        self.rows: IntArray = parts["rows"]
+        self.prompt_lengths: IntArray = parts["prompt_lengths"]
+        self.response_lengths: IntArray = parts["response_lengths"]
+        self.response_offsets = _offsets(parts["response_counts"])
+        self._tokens: IntArray = parts["tokens"]
+        self._response_starts = _offsets(self.response_lengths)
+        # The ids of row i follow those of the rows before it: their prompts, and their responses.
+        self._starts = _offsets(self.prompt_lengths) + self._response_starts[self.response_offsets]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> TokenizedComparison:
+        if not 0 <= index < len(self):
+            raise IndexError(f"row index {index} outside 0 to {len(self) - 1}")
+        lengths = self.response_lengths[self.response_offsets[index] : self.response_offsets[index + 1]]
+        ids = self._tokens[self._starts[index] : self._starts[index + 1]].tolist()
+        ends = np.cumsum([self.prompt_lengths[index], *lengths]).tolist()
+        responses = tuple(tuple(ids[start:end]) for start, end in pairwise(ends))
+        return TokenizedComparison(tuple(ids[: ends[0]]), responses, int(self.rows[index]))
+
+    def __iter__(self) -> Iterator[TokenizedComparison]:
+        return (self[index] for index in range(len(self)))
+
+
+def tokenized(
+    comparisons: Iterable[Comparison | Dropped],
+    template: ChatTemplate,
+    *,
+    data_fingerprint: str,
+    max_length: int | None,
+    max_prompt_length: int | None,
+    on_too_long: OnTooLong = "drop",
+    cache_dir: Path | None = None,
+) -> TokenizedDataset:
+    """The rows as token ids: from the cache if they were tokenised before, else tokenised now and kept.
+
+    Args:
+        comparisons: the rows, in order; a lazy iterator is not touched where the cache has them. Rows that were
+            dropped on the way here, as Dropped, are counted with those dropped now.
+        template: gives the ids.
+        data_fingerprint: a hash that changes whenever `comparisons` would (source, format, sampling).
+        max_length: see `ChatTemplate.encode`.
+        max_prompt_length: see `ChatTemplate.encode`.
+        on_too_long: see `ChatTemplate.encode_many`.
+        cache_dir: the cache's folder; None for `default_cache_dir()`.
+
+    Raises:
+        UserError: the cache cannot be written (disk full, no permission), or a row is too long and that is to raise.
+    """
+    limits = {"max_length": max_length, "max_prompt_length": max_prompt_length, "on_too_long": on_too_long}
+    identity = {"version": CACHE_VERSION, "data": data_fingerprint, "template": template.fingerprint, **limits}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+    folder = (cache_dir or default_cache_dir()) / "tokens" / key
+    if (dataset := _open(folder)) is not None:
+        return dataset
+    with _disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.with_suffix(".lock"))
+        lock.acquire()
+    try:
+        # Another process may have made it while this one waited.
+        if (dataset := _open(folder)) is None:
+            results = template.encode_many(
+                comparisons, max_length=max_length, max_prompt_length=max_prompt_length, on_too_long=on_too_long
+            )
+            _build(folder, results, key)
+            dataset = TokenizedDataset(folder)
+        return dataset
+    finally:
+        lock.release()
+
+
+def default_cache_dir() -> Path:
+    """`$PREFLAB_CACHE`, or `preflab` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    if own := os.environ.get("PREFLAB_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "preflab"
+
+
+def _open(folder: Path) -> TokenizedDataset | None:
+    """What `folder` holds, or None if it is not there or not as it was written."""
+    try:
+        return TokenizedDataset(folder)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _build(folder: Path, results: Iterable[TokenizedComparison | Dropped], key: str) -> None:
+    """Write all parts beside `folder`, then put them in its place in one step, so that a kill leaves nothing half."""
+    unfinished = folder.with_suffix(".unfinished")
+    with _disk_errors(folder):
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+        unfinished.mkdir()
+    try:
+        meta = {"fingerprint": key, **_write_parts(unfinished, results)}
+        with _disk_errors(folder):
+            (unfinished / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
+            if folder.exists():  # damaged
+                shutil.rmtree(folder)
+            unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_parts(folder: Path, results: Iterable[TokenizedComparison | Dropped]) -> dict[str, Any]:
+    held = {name: array("i") for name in _PARTS}
+    checksums = dict.fromkeys(_PARTS, 0)
+    dropped: dict[str, DropCount] = {}
+
+    def flush() -> None:
+        for name, numbers in held.items():
+            data = numbers.tobytes()
+            checksums[name] = zlib.crc32(data, checksums[name])
+            with _disk_errors(folder), (folder / f"{name}.bin").open("ab") as file:
+                file.write(data)
+            del numbers[:]
+
+    for result in results:
+        if isinstance(result, Dropped):
+            counted = dropped.setdefault(result.reason, {"count": 0, "first_rows": [], "example": result.detail})
+            counted["count"] += 1
+            counted["first_rows"] += [result.row] if counted["count"] <= _FIRST_ROWS else []
+            continue
+        for ids in (result.prompt_ids, *result.response_ids):
+            held["tokens"].extend(ids)
+        held["prompt_lengths"].append(len(result.prompt_ids))
+        held["response_counts"].append(len(result.response_ids))
+        held["response_lengths"].extend(map(len, result.response_ids))
+        held["rows"].append(result.row)
+        if len(held["tokens"]) >= _FLUSH_AT:
+            flush()
+    flush()
+    return {"checksums": checksums, "dropped": dropped}
+
+
+@contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot keep tokenised rows in {folder.parent}: {error.strerror or error}; free some space there, or set"
+            " PREFLAB_CACHE to a folder that can be written"
+        ) from error
+
+
+def _map(path: Path, checksum: int) -> IntArray:
+    if path.stat().st_size == 0:  # which cannot be mapped
+        numbers: IntArray = np.zeros(0, np.int32)
+    else:
+        numbers = np.memmap(path, np.int32, mode="r")
+    if zlib.crc32(numbers.data) != checksum:
+        raise ValueError(f"{path} has changed since it was written")
+    return numbers
+
+
+def _offsets(lengths: IntArray) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

@@ -1,0 +1,123 @@
+"""Fields of a row -> checked values: what every format is made of.
+
+All raise RowError with the name of the field, what it holds, and what would be right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from preflab.records import Message, Role, RowError
+
+Row = Mapping[str, Any]
+
+# The names that chat data sets give to the three roles.
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+}
+
+
+def excerpt(value: Any, length: int = 60) -> str:
+    """A value as it may stand in a message: on one line, control characters escaped, cut to `length` characters."""
+    # Text is cut before it is quoted: a row may hold megabytes.
+    shown = repr(value[: length + 1] if isinstance(value, str) else value)
+    return shown if len(shown) <= length + 2 else f"{shown[:length]}…"
+
+
+def present(row: Row, name: str) -> Any:
+    """The value of a field, which must be there and be neither null nor NaN."""
+    if name not in row:
+        raise RowError("missing field", f"`{name}`; the row has {', '.join(map(str, row)) or 'no fields'}")
+    value = row[name]
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        raise RowError("missing value", f"`{name}` is {'null' if value is None else 'NaN'}")
+    return value
+
+
+def text(row: Row, name: str) -> str:
+    return as_text(present(row, name), name)
+
+
+def as_text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise RowError("wrong type", f"`{name}` is {excerpt(value)}, not text")
+    return value
+
+
+def records(row: Row, name: str) -> Sequence[Row]:
+    """A field that holds a list of objects."""
+    value = present(row, name)
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise RowError("wrong type", f"`{name}` is {excerpt(value)}, not a list of objects")
+    return value
+
+
+def number(row: Row, name: str) -> float:
+    """A number, which in a CSV file is text."""
+    value = present(row, name)
+    try:
+        if isinstance(value, int | float | str) and math.isfinite(found := float(value)):
+            return found
+    except ValueError:
+        pass
+    raise RowError("wrong type", f"`{name}` is {excerpt(value)}, not a number")
+
+
+def choice(row: Row, name: str, allowed: Sequence[int]) -> int:
+    """The preferred one of some numbered responses. An empty field says that the row has no preference."""
+    if row.get(name, 0) in (None, "") or row.get(name) != row.get(name):
+        raise RowError("no preference", f"`{name}` is empty; it must be {' or '.join(map(str, allowed))}")
+    value = number(row, name)
+    if value not in allowed:
+        raise RowError("no preference", f"`{name}` is {value:g}; it must be {' or '.join(map(str, allowed))}")
+    return int(value)
+
+
+def truth(row: Row, name: str) -> bool:
+    value = present(row, name)
+    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+    found = known.get(str(value).strip().lower())
+    if found is None:
+        raise RowError("no preference", f"`{name}` is {excerpt(value)}; it must be true or false")
+    return found
+
+
+def messages(row: Row, name: str) -> tuple[Message, ...]:
+    """Chat messages, as objects with `role` and `content` or with `from` and `value`."""
+    return tuple(_message(item, f"{name}[{index}]") for index, item in enumerate(records(row, name)))
+
+
+def message(row: Row, name: str) -> Message:
+    value = present(row, name)
+    if not isinstance(value, dict):
+        raise RowError("wrong type", f"`{name}` is {excerpt(value)}, not a message")
+    return _message(value, name)
+
+
+def _message(item: Row, name: str) -> Message:
+    role_key, content_key = ("from", "value") if "from" in item else ("role", "content")
+    if role_key not in item or content_key not in item:
+        raise RowError(
+            "wrong type", f"`{name}` has no {role_key} and {content_key}; it has {', '.join(map(str, item))}"
+        )
+    role = _ROLES.get(str(item[role_key]))
+    if role is None:
+        raise RowError("unknown role", f"`{name}` is by {excerpt(item[role_key])}; known are {', '.join(_ROLES)}")
+    return Message(role, as_text(item[content_key], f"{name}.{content_key}"))
+
+
+def conversation(row: Row, name: str) -> tuple[Message, ...]:
+    """A prompt given as text or as chat messages."""
+    value = present(row, name)
+    return messages(row, name) if isinstance(value, list) else user(as_text(value, name))
+
+
+def user(content: str, system: str = "") -> tuple[Message, ...]:
+    """One user turn, after a system message if there is one."""
+    return (*((Message("system", system),) if system else ()), Message("user", content))

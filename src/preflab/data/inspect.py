@@ -1,0 +1,314 @@
+"""What is in a data source, found in one pass that keeps a few numbers of each row and none of its text."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from preflab.data.comparisons import DroppedRows, NamedFormat, Reason, choose_formats, read_comparisons
+from preflab.data.sources import Source
+from preflab.data.tokenize import ChatTemplate, Dropped, ExplainedToken
+from preflab.records import Comparison, RowError, TokenizedComparison
+
+_FIRST_ROWS = 5
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """A distribution of lengths."""
+
+    count: int
+    min: int
+    median: float
+    mean: float
+    p95: float
+    max: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How many rows have a property, and the first of them."""
+
+    count: int
+    first_rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RenderedRow:
+    """The prompt and one response of a row as the model gets them, token by token."""
+
+    row: int
+    response: int
+    tokens: tuple[ExplainedToken, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect_source` found.
+
+    Attributes:
+        formats: the formats of the rows, several where several sources are mixed.
+        dropped: reason -> how many rows, the first of them, and what was found in the very first.
+        ranking_sizes: number of responses -> number of rows that have so many.
+        lengths: unit (characters, words, tokens) -> part (prompt, chosen, rejected) -> distribution. `rejected` is
+            every response but the best.
+        pairs: pairs of a better and a worse response of one row, K·(K-1)/2 of each row.
+        chosen_longer, same_length: shares of these pairs, in tokens if a template was given, else in characters.
+        length_only_accuracy: what "the longer one is better" would score on these pairs; equal lengths count half.
+        duplicates: rows with the prompt and the responses of an earlier row, ranked alike.
+        conflicting: rows with two responses to a prompt that another row ranks the other way round.
+        repeated_prompts: rows with the prompt of an earlier row.
+        cut_prompts: rows that are used, though their prompts lose their oldest tokens to the limits.
+        places: row number -> where it is, for every row named above.
+    """
+
+    source: str
+    formats: tuple[str, ...]
+    rows: int
+    usable: int
+    dropped: Mapping[str, Reason]
+    ranking_sizes: Mapping[int, int]
+    lengths: Mapping[str, Mapping[str, Lengths]]
+    pairs: int
+    chosen_longer: float | None
+    same_length: float | None
+    length_only_accuracy: float | None
+    duplicates: Rows
+    conflicting: Rows
+    repeated_prompts: Rows
+    cut_prompts: Rows
+    rendered: tuple[RenderedRow, ...]
+    places: Mapping[int, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as dicts, lists, text and numbers."""
+        plain = asdict(self)
+        for rendered in plain["rendered"]:
+            rendered["tokens"] = [token._asdict() for token in rendered["tokens"]]
+        return plain
+
+
+def inspect_source(
+    source: Source,
+    *,
+    format_name: str | None = None,
+    template: ChatTemplate | None = None,
+    max_length: int | None = None,
+    max_prompt_length: int | None = None,
+    render_rows: int = 1,
+) -> Inspection:
+    """Read the whole source once and say what is in it.
+
+    Args:
+        source: the rows.
+        format_name: as for `choose_format`; None to detect it.
+        template: counts tokens, applies the limits and renders rows; without it, only text is measured.
+        max_length: limit of prompt and response in tokens, as for `ChatTemplate.encode`.
+        max_prompt_length: limit of the prompt in tokens, likewise.
+        render_rows: how many usable rows to render, with a template.
+
+    Raises:
+        UserError: the source cannot be read or its format is not known.
+    """
+    formats = choose_formats(source, format_name)
+    tally = _Tally(unit="characters" if template is None else "tokens")
+    rendered: list[RenderedRow] = []
+    for item in _measurable(read_comparisons(source, formats), template, max_length, max_prompt_length):
+        tally.add(item)
+        if isinstance(item, _Usable) and item.tokens and template and len(tally.usable_rows) <= render_rows:
+            rendered += [
+                RenderedRow(item.tokens.row, index, tuple(template.explain(item.tokens, index)))
+                for index in range(len(item.tokens.response_ids))
+            ]
+    return tally.inspection(source, formats, rendered)
+
+
+class _Usable(NamedTuple):
+    comparison: Comparison
+    tokens: TokenizedComparison | None  # within the limits, as training sees them
+    prompt_tokens: int  # before the limits
+
+
+def _measurable(
+    items: Iterator[Comparison | Dropped],
+    template: ChatTemplate | None,
+    max_length: int | None,
+    max_prompt_length: int | None,
+) -> Iterator[_Usable | Dropped]:
+    """Comparisons with their tokens, many rows at once through the tokenizer but never many in memory."""
+    if template is None:
+        for item in items:
+            yield _Usable(item, None, 0) if isinstance(item, Comparison) else item
+        return
+    passing: deque[Comparison | Dropped] = deque()
+
+    def remembered() -> Iterator[Comparison | Dropped]:
+        for item in items:
+            passing.append(item)
+            yield item
+
+    for tokens in template.encode_many(remembered()):
+        item = passing.popleft()
+        if isinstance(tokens, Dropped):
+            yield tokens
+            continue
+        assert isinstance(item, Comparison), "what was dropped before stays dropped"
+        prompt_tokens = len(tokens.prompt_ids)
+        longest = prompt_tokens + max(map(len, tokens.response_ids), default=0)
+        try:
+            if (max_length or longest) < longest or (max_prompt_length or prompt_tokens) < prompt_tokens:
+                # Only these few rows are tokenised again, so that the limits are applied by the rule of training.
+                tokens = template.encode(item, max_length=max_length, max_prompt_length=max_prompt_length)
+            yield _Usable(item, tokens, prompt_tokens)
+        except RowError as error:
+            yield Dropped(item.row, error.reason, error.detail)
+
+
+_PARTS = ("prompt", "chosen", "rejected")
+
+
+@dataclass
+class _Tally:
+    """Compact numbers per row: 4 bytes for a length, 8 for a row number or a hash."""
+
+    unit: str
+    rows: int = 0
+    dropped: DroppedRows = field(default_factory=DroppedRows)
+    sizes: Counter[int] = field(default_factory=Counter)
+    lengths: dict[str, dict[str, array[int]]] = field(default_factory=dict)
+    pairs: int = 0
+    chosen_longer: int = 0
+    same_length: int = 0
+    usable_rows: array[int] = field(default_factory=lambda: array("Q"))
+    prompt_hashes: array[int] = field(default_factory=lambda: array("Q"))
+    row_hashes: array[int] = field(default_factory=lambda: array("Q"))
+    pair_hashes: array[int] = field(default_factory=lambda: array("Q"))
+    pair_rows: array[int] = field(default_factory=lambda: array("Q"))
+    cut_rows: array[int] = field(default_factory=lambda: array("Q"))
+
+    def add(self, item: _Usable | Dropped) -> None:
+        self.rows += 1
+        if isinstance(item, Dropped):
+            self.dropped.add(item)
+            return
+        comparison, tokens, prompt_tokens = item
+        self.usable_rows.append(comparison.row)
+        self.sizes[len(comparison.responses)] += 1
+        self._measure(comparison, tokens, prompt_tokens)
+        self._hash(comparison)
+        if tokens and len(tokens.prompt_ids) < prompt_tokens:
+            self.cut_rows.append(comparison.row)
+
+    def _measure(self, comparison: Comparison, tokens: TokenizedComparison | None, prompt_tokens: int) -> None:
+        prompt = [message.content for message in comparison.prompt]
+        responses = comparison.responses
+        measured = {
+            "characters": (sum(map(len, prompt)), [len(response) for response in responses]),
+            "words": (
+                sum(len(content.split()) for content in prompt),
+                [len(response.split()) for response in responses],
+            ),
+        }
+        if tokens is not None:
+            measured["tokens"] = (prompt_tokens, [len(ids) for ids in tokens.response_ids])
+        for unit, (prompt_length, response_lengths) in measured.items():
+            lengths = self.lengths.setdefault(unit, {part: array("I") for part in _PARTS})
+            lengths["prompt"].append(prompt_length)
+            lengths["chosen"].extend(response_lengths[:1])
+            lengths["rejected"].extend(response_lengths[1:])
+        for better, worse in combinations(measured[self.unit][1], 2):
+            self.pairs += 1
+            self.chosen_longer += better > worse
+            self.same_length += better == worse
+
+    def _hash(self, comparison: Comparison) -> None:
+        prompt = _hash(*(part for message in comparison.prompt for part in (message.role, message.content)))
+        responses = [_hash(response) for response in comparison.responses]
+        self.prompt_hashes.append(_number(prompt))
+        self.row_hashes.append(_number(_hash(prompt, *responses, str(comparison.label))))
+        for better, worse in combinations(responses, 2):
+            # The same number for both rankings of two responses, save for its last bit.
+            unordered = _number(_hash(prompt, *sorted((better, worse))))
+            self.pair_hashes.append(unordered & ~1 | (better < worse))
+            self.pair_rows.append(comparison.row)
+
+    def inspection(self, source: Source, formats: Sequence[NamedFormat], rendered: list[RenderedRow]) -> Inspection:
+        repeats = {
+            "duplicates": _repeating(self.row_hashes, self.usable_rows),
+            "conflicting": _conflicting(self.pair_hashes, self.pair_rows),
+            "repeated_prompts": _repeating(self.prompt_hashes, self.usable_rows),
+            "cut_prompts": _first(np.asarray(self.cut_rows)),
+        }
+        named = {row for rows in repeats.values() for row in rows.first_rows}
+        named |= {row for reason in self.dropped.values() for row in reason.first_rows}
+        named |= {shown.row for shown in rendered}
+        longer, same = ((n / self.pairs if self.pairs else None) for n in (self.chosen_longer, self.same_length))
+        return Inspection(
+            source=source.name,
+            formats=tuple(dict.fromkeys(name for name, _ in formats)),
+            rows=self.rows,
+            usable=len(self.usable_rows),
+            dropped=dict(sorted(self.dropped.items(), key=lambda item: -item[1].count)),
+            ranking_sizes=dict(sorted(self.sizes.items())),
+            lengths={
+                unit: {part: _distribution(values) for part, values in parts.items() if values}
+                for unit, parts in self.lengths.items()
+            },
+            pairs=self.pairs,
+            chosen_longer=longer,
+            same_length=same,
+            length_only_accuracy=None if longer is None or same is None else longer + same / 2,
+            rendered=tuple(rendered),
+            places={row: source.where(row) for row in sorted(named)},
+            **repeats,
+        )
+
+
+def _hash(*parts: str | bytes) -> bytes:
+    """64 bits: among a million different texts, two alike are to be expected once in some forty million files."""
+    digest = blake2b(digest_size=8)
+    for part in parts:
+        content = part.encode() if isinstance(part, str) else part
+        digest.update(len(content).to_bytes(8, "little") + content)
+    return digest.digest()
+
+
+def _number(digest: bytes) -> int:
+    return int.from_bytes(digest, "little")
+
+
+def _first(rows: np.ndarray[Any, Any]) -> Rows:
+    return Rows(len(rows), tuple(int(row) for row in rows[:_FIRST_ROWS]))
+
+
+def _repeating(hashes: array[int], rows: array[int]) -> Rows:
+    """The rows whose hash an earlier row has."""
+    _, first = np.unique(np.asarray(hashes), return_index=True)
+    return _first(np.delete(np.asarray(rows), first))
+
+
+def _conflicting(pairs: array[int], rows: array[int]) -> Rows:
+    """The rows with a pair whose hash occurs with both last bits."""
+    hashes = np.asarray(pairs)
+    both, direction = hashes >> np.uint64(1), (hashes & np.uint64(1)).astype(bool)
+    disputed = np.intersect1d(both[direction], both[~direction])
+    return _first(np.unique(np.asarray(rows)[np.isin(both, disputed)]))
+
+
+def _distribution(values: array[int]) -> Lengths:
+    lengths = np.asarray(values)
+    return Lengths(
+        count=len(lengths),
+        min=int(lengths.min()),
+        median=float(np.median(lengths)),
+        mean=float(lengths.mean()),
+        p95=float(np.percentile(lengths, 95)),
+        max=int(lengths.max()),
+    )

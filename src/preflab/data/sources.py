@@ -1,0 +1,320 @@
+"""Where rows come from: a *source spec* is one string naming a file, a folder, the sandbox, or a data set on the hub.
+
+    pairs.jsonl.gz                 a local .json, .jsonl, .csv (each also .gz) or .parquet file
+    data/pairs/                    a folder of such files, in the order of their names
+    sandbox:preferences?rows=2000  rows of the embedded sandbox
+    owner/name@config:split        a data set on the Hugging Face hub; `@config` may be left out, `:split` is train
+
+Each may end in a slice of its rows, written as in Hugging Face splits: `[:-300]`, `[-300:]`, `[:80%]`, `[100:200]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from preflab.data.files import READERS, ending_of, read_file
+from preflab.records import UserError
+
+Row = dict[str, Any]
+NumberedRow = tuple[int, Row]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows that can be read any number of times, lazily, as `(number, row)`.
+
+    `number` counts from 1 in the file (or data set) itself, whatever slice or sample is taken of it; in a mixture the
+    numbers of a later part go on where the earlier part ended. Raises UserError where the rows cannot be read.
+    """
+
+    name: str
+    numbered: Callable[[], Iterator[NumberedRow]] = field(repr=False)
+    fingerprint: Callable[[], str] = field(repr=False)
+    """Changes whenever the rows may have: SHA-256 of a file, the fingerprint of a hub data set, the sandbox's query."""
+    where: Callable[[int], str] = field(repr=False)
+    """Row number -> the place to name in a message, e.g. `pairs.jsonl row 12`."""
+    parts: tuple[Source, ...] = field(default=(), repr=False)
+    """The sources of a mixture, which may differ in format; empty where there is but one."""
+    part_of: Callable[[int], int] = field(default=lambda _: 0, repr=False)
+    """Row number -> index of its part."""
+
+    def __iter__(self) -> Iterator[NumberedRow]:
+        return self.numbered()
+
+
+def open_source(spec: str) -> Source:
+    """Source spec -> its rows. A missing file is an error at once; all else is looked at when the rows are read."""
+    base, span = _split_slice(spec.strip())
+    if not base:
+        raise UserError(
+            "Empty source: give a file, a folder, a hub id such as owner/name:train, or sandbox:preferences?rows=2000"
+        )
+    if base.startswith("sandbox:"):
+        source = _sandbox_source(base)
+    elif Path(base).expanduser().is_dir():
+        source = _folder_source(Path(base).expanduser())
+    elif _looks_like_a_file(base):
+        source = _file_source(Path(base).expanduser())
+    else:
+        source = _hub_source(base)
+    return _sliced(source, spec.strip(), span) if span else source
+
+
+def open_sources(specs: Sequence[str]) -> Source:
+    """Several specs -> one source that reads them one after the other; `where` still names each row's own file."""
+    if not specs:
+        raise UserError("No source given")
+    twice = sorted({spec for spec in specs if list(specs).count(spec) > 1})
+    if twice:
+        raise UserError(f"Source given more than once: {', '.join(twice)}")
+    parts = tuple(open_source(spec) for spec in specs)
+    joined, part_of = _joined(" + ".join(specs), parts)
+    return replace(joined, parts=parts, part_of=part_of) if len(parts) > 1 else parts[0]
+
+
+def sample_rows(source: Source, n: int, seed: int, *, by: str | None = None) -> Source:
+    """A seeded sample of n rows in their own order (all rows, if there are no more), never merely the first n.
+
+    With `by`, the name of a column, every value of that column keeps its share of the rows, to one row. Memory: some
+    20 bytes a row.
+    """
+    if n < 1:
+        raise UserError(f"A sample needs at least 1 row, not {n}")
+
+    def numbered() -> Iterator[NumberedRow]:
+        wanted = iter(_choose_rows(source, n, seed, by))
+        following = next(wanted, None)
+        for number, row in source:
+            if number == following:
+                yield number, row
+                following = next(wanted, None)
+                if following is None:
+                    return
+
+    kind = f"sample of {n}, seed {seed}" + (f", by {by}" if by else "")
+    return replace(
+        source,
+        name=f"{source.name} ({kind})",
+        numbered=numbered,
+        fingerprint=lambda: f"{source.fingerprint()} {kind}",
+    )
+
+
+def _choose_rows(source: Source, n: int, seed: int, by: str | None) -> list[int]:
+    """The sorted numbers of the rows in the sample. Strata get their shares by largest remainder."""
+    strata: dict[str, int] = {}
+    numbers, codes = array("q"), array("i")
+    for number, row in source:
+        if by is not None and by not in row:
+            raise UserError(
+                f"{source.where(number)}: no column `{by}` to stratify by; it has {', '.join(map(str, row))}"
+            )
+        numbers.append(number)
+        codes.append(strata.setdefault(str(row[by]) if by else "", len(strata)))
+    all_numbers, all_codes = np.asarray(numbers), np.asarray(codes)
+    if n >= len(all_numbers):
+        return [int(number) for number in all_numbers]
+    exact = np.bincount(all_codes) * n / len(all_codes)
+    share = exact.astype(int)
+    share[np.argsort(share - exact, kind="stable")[: n - share.sum()]] += 1
+    draw = np.random.default_rng(seed)
+    chosen = [draw.choice(all_numbers[all_codes == code], size, replace=False) for code, size in enumerate(share)]
+    return [int(number) for number in np.sort(np.concatenate(chosen))]
+
+
+# Slices -------------------------------------------------------------------------------------------------------------
+
+_END = r"-?\d+%?"
+_SLICE = re.compile(rf"\[({_END})?:({_END})?\]")
+
+
+def _split_slice(spec: str) -> tuple[str, tuple[str, str] | None]:
+    """`x.csv[:80%]` -> `x.csv`, ("", "80%"). Another thing in brackets is an error, unless a file has that name."""
+    if not spec.endswith("]") or Path(spec).exists():
+        return spec, None
+    base, bracket, _ = spec.rpartition("[")
+    found = _SLICE.fullmatch(spec[len(base) :]) if bracket else None
+    if found is None:
+        raise UserError(f"{spec}: the slice at the end is not understood; write [:-300], [-300:], [100:200] or [:80%]")
+    if base.endswith("]") and not Path(base).exists():
+        raise UserError(f"{spec}: two slices; one is allowed")
+    span = (found[1] or "", found[2] or "")
+    if any(end.endswith("%") and abs(int(end[:-1])) > 100 for end in span):
+        raise UserError(f"{spec}: a percentage in a slice lies between -100% and 100%")
+    return base, span
+
+
+def _sliced(source: Source, spec: str, span: tuple[str, str]) -> Source:
+    @cache
+    def bounds() -> tuple[int, int | None]:
+        # Ends that count from the back, or in percent, need all rows counted; others only as many as they name.
+        relative = any(end.startswith("-") or end.endswith("%") for end in span)
+        furthest = None if relative else max(int(end or 0) for end in span) + 1
+        total = sum(1 for _ in islice(iter(source), furthest))
+        start, stop = _position(span[0] or "0", total), _position(span[1], total) if span[1] else None
+        if not (0 <= start <= total and 0 <= (stop or 0) <= total):
+            raise UserError(f"{spec}: the slice reaches beyond the {total} rows of {source.name}")
+        if start >= (total if stop is None else stop):
+            raise UserError(
+                f"{spec}: the slice holds no row (it goes from {start} to {total if stop is None else stop})"
+            )
+        return start, stop
+
+    return replace(
+        source,
+        name=spec,
+        numbered=lambda: islice(iter(source), *bounds()),
+        fingerprint=lambda: f"{source.fingerprint()}[{span[0]}:{span[1]}]",
+    )
+
+
+def _position(end: str, total: int) -> int:
+    """One end of a slice -> the number of rows before it. Percentages round to the nearest row, as `datasets` does."""
+    value = round(int(end[:-1]) * total / 100) if end.endswith("%") else int(end)
+    return value + total if end.startswith("-") else value
+
+
+# Kinds of source ----------------------------------------------------------------------------------------------------
+
+
+def _plain(name: str, rows: Callable[[], Iterable[Row]], fingerprint: Callable[[], str]) -> Source:
+    return Source(
+        name, lambda: _not_empty(name, enumerate(rows(), 1)), fingerprint, lambda number: f"{name} row {number}"
+    )
+
+
+def _not_empty(name: str, rows: Iterator[NumberedRow]) -> Iterator[NumberedRow]:
+    first = next(rows, None)
+    if first is None:
+        raise UserError(f"{name}: no rows in it")
+    yield first
+    yield from rows
+
+
+def _joined(name: str, parts: Sequence[Source]) -> tuple[Source, Callable[[int], int]]:
+    """The rows of one part after the other, and the function that says of which part a row number is."""
+    before: list[int] = []  # the number before the first one of each part, as far as has been read
+    reached = 0
+
+    def numbered() -> Iterator[NumberedRow]:
+        nonlocal reached
+        last = 0
+        for index, part in enumerate(parts):
+            offset = last
+            if index == len(before):
+                before.append(offset)
+            for number, row in part:
+                last = offset + number
+                reached = max(reached, last)
+                yield last, row
+
+    def part_of(number: int) -> int:
+        if number > reached:  # known from an earlier run, not read in this one
+            next((last for last, _ in numbered() if last >= number), None)
+        return bisect_left(before, number) - 1
+
+    def where(number: int) -> str:
+        index = part_of(number)
+        return parts[index].where(number - before[index])
+
+    def fingerprint() -> str:
+        return hashlib.sha256("\n".join(part.fingerprint() for part in parts).encode()).hexdigest()
+
+    return Source(name, numbered, fingerprint, where), part_of
+
+
+def _file_source(path: Path) -> Source:
+    if not path.is_file():
+        raise UserError(_missing(path))
+    if ending_of(path) not in READERS:
+        raise UserError(f"{path}: files of this kind are not read; it must end in one of {', '.join(READERS)}")
+
+    def fingerprint() -> str:
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    return _plain(str(path), lambda: read_file(path), fingerprint)
+
+
+def _folder_source(folder: Path) -> Source:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and ending_of(path) in READERS)
+    if not files:
+        raise UserError(f"{folder}: no file in this folder ends in one of {', '.join(READERS)}")
+    return _joined(str(folder), [_file_source(path) for path in files])[0]
+
+
+def _looks_like_a_file(base: str) -> bool:
+    path = Path(base).expanduser()
+    absolute_or_dotted = path.is_absolute() or base.startswith((".", "~")) or "\\" in base
+    return path.exists() or absolute_or_dotted or ending_of(path) in READERS or not _HUB_ID.fullmatch(base)
+
+
+def _missing(path: Path) -> str:
+    """That the path is not there, and which name comes nearest to it in the deepest folder that exists."""
+    place, missing = path.parent, path
+    while not place.is_dir():
+        place, missing = place.parent, place
+    near = get_close_matches(missing.name, [entry.name for entry in place.iterdir()], n=1, cutoff=0.6)
+    hint = f"; did you mean {place / near[0]}?" if near else ""
+    return f"{path}: no such file" + (f" (there is no folder {missing})" if missing != path else "") + hint
+
+
+def _sandbox_source(query: str) -> Source:
+    from preflab.sandbox.source import sandbox_source
+
+    def fingerprint() -> str:
+        # The grammar may change from one version to the next, so its first sentences are part of the fingerprint.
+        start = json.dumps(list(islice(sandbox_source(query), 16)), sort_keys=True)
+        return f"{query} {hashlib.sha256(start.encode()).hexdigest()}"
+
+    return _plain(query, lambda: sandbox_source(query), fingerprint)
+
+
+_HUB_ID = re.compile(r"(?P<id>[\w-][\w.-]*(?:/[\w-][\w.-]*)?)(?:@(?P<config>[\w.-]+))?(?::(?P<split>[\w.+-]+))?")
+
+
+def _hub_source(base: str) -> Source:
+    found = _HUB_ID.fullmatch(base)
+    assert found is not None, "only what reads as a hub id comes here"
+    split = found["split"] or "train"
+    loaded: list[Any] = []  # the data set, once asked for
+
+    def dataset() -> Any:
+        if not loaded:
+            loaded.append(_load_from_hub(base, found["id"], found["config"], split))
+        return loaded[0]
+
+    return _plain(base, lambda: dataset(), lambda: f"{found['id']}@{found['config']}:{split} {dataset()._fingerprint}")
+
+
+def _load_from_hub(base: str, name: str, config: str | None, split: str) -> Any:
+    import datasets  # takes a second to import
+
+    try:
+        return datasets.load_dataset(name, config, split=split)
+    except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        # All that can be the user's to mend: no network, no such data set, configuration or split, a gated repository.
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        near = get_close_matches(base, [entry.name for entry in Path().iterdir()], n=1, cutoff=0.6)
+        hint = f" (did you mean the file {near[0]}?)" if near else ""
+        raise UserError(
+            f"{base}: there is no file or folder of that name{hint}, and the Hugging Face hub did not give "
+            f"the data set {name} (configuration {config or 'default'}, split {split}): {reason}. "
+            "Without a network, give the path of a local copy."
+        ) from error

@@ -1,0 +1,325 @@
+"""THE rule that turns messages into token ids: chat template, BOS, terminator and truncation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from jinja2 import TemplateError
+
+from preflab.data.templates import no_template_message
+from preflab.records import Comparison, Message, RowError, TokenizedComparison, UserError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+OnTooLong = Literal["drop", "raise"]
+
+TOO_LONG = "too long"
+_CHUNK = 256  # comparisons tokenised at once: enough to keep all threads busy, few enough to keep memory flat
+_PROBE = "Preflabprobe"
+
+# Some templates (Llama 3.1, Mistral Small) write today's date into the prompt. Tokens that change overnight would make
+# every cache stale and no run repeatable, so templates are told this date, the one Llama's own falls back to.
+_FIXED_DATE = (
+    "{% macro strftime_now(format) %}{{ '26 Jul 2024' if format == '%d %b %Y' else '2024-07-26' }}{% endmacro %}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that cannot be used. `reason` is a short constant phrase to count by, `detail` shows what was found."""
+
+    row: int
+    reason: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"row {self.row}: {self.reason}" + (f": {self.detail}" if self.detail else "")
+
+
+class ExplainedToken(NamedTuple):
+    """One token of a rendered row. `trained` says whether it is a target of the loss."""
+
+    text: str
+    id: int
+    trained: bool
+
+
+class ChatTemplate:
+    """A tokenizer with its chat template: one object for training, generation and scoring.
+
+    A response's ids are what the template renders after the generation prompt, up to and including the first control
+    token after the assistant's text: the *terminator*. Where the template renders none, the tokenizer's EOS takes the
+    place of whatever it renders after the text. Nothing else is added: BOS appears as often as the template renders it.
+
+    Attributes:
+        tokenizer: the tokenizer given; its chat template is read once, here.
+        terminator_id: the id that ends every response.
+
+    Raises:
+        UserError: the tokenizer has no chat template, the template cannot render one exchange, or nothing ends a turn.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self._name = tokenizer.name_or_path or "the tokenizer"
+        if not tokenizer.is_fast:
+            raise UserError(
+                f"{self._name}: a fast tokenizer (tokenizer.json) is needed, not {type(tokenizer).__name__}"
+            )
+        if tokenizer.chat_template is None:
+            raise UserError(no_template_message(tokenizer))
+        template = tokenizer.get_chat_template()
+        self._backend: Tokenizer = tokenizer.backend_tokenizer
+        self._template = _FIXED_DATE + template if "strftime_now" in template else template
+        self._added = {token_id: token.content for token_id, token in tokenizer.added_tokens_decoder.items()}
+        self._lead, self._tail = self._probe()
+        self.terminator_id, self._untrained_tail = self._find_terminator()
+        special = (token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special)
+        self._control_tokens = {
+            token_id: self._backend.id_to_token(token_id) or ""
+            for token_id in (*special, *tokenizer.all_special_ids, self.terminator_id)
+        }
+
+    def _probe(self) -> tuple[str, str]:
+        """What the template renders between the generation prompt and the assistant's text, and after that text."""
+        exchange = [Message("user", "Hello"), Message("assistant", _PROBE)]
+        try:
+            prompt = self._render(exchange[:1], open_turn=True)
+            whole = self._render(exchange)
+        except RowError as error:
+            raise UserError(f"{self._name}: the chat template fails on a plain exchange: {error.detail}") from error
+        if not whole.startswith(prompt) or _PROBE not in whole[len(prompt) :]:
+            raise UserError(
+                f"{self._name}: what the chat template renders with a generation prompt must begin what it renders with"
+                f" a response, but it renders {prompt!r} and {whole!r}"
+            )
+        lead, tail = whole[len(prompt) :].rsplit(_PROBE, 1)
+        return lead, tail
+
+    def _find_terminator(self) -> tuple[int, str]:
+        """The terminator's id, and the end of `_tail` that is not trained."""
+        for token_id in self._token_ids([self._tail])[0]:
+            mark = self._added.get(token_id, "")
+            if mark.strip():  # some vocabularies hold runs of white space as added tokens
+                return token_id, self._tail.split(mark, 1)[1]
+        if self.tokenizer.eos_token_id is None:
+            raise UserError(
+                f"{self._name}: nothing would end a response: the chat template renders no special token after the"
+                f" assistant's text (it renders {self._tail!r}) and the tokenizer has no eos_token; set one of them"
+            )
+        return self.tokenizer.eos_token_id, self._tail
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids that end generation: the terminator, and the tokenizer's EOS where that is another token."""
+        eos = self.tokenizer.eos_token_id
+        return (self.terminator_id,) if eos in (None, self.terminator_id) else (self.terminator_id, eos)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of everything that decides the ids: the tokenizer's vocabulary and rules, template, special tokens."""
+        specials = {**self.tokenizer.special_tokens_map, "terminator": self.terminator_id}
+        parts = (self._clean_backend().to_str(), self._template, json.dumps(specials, sort_keys=True))
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    def prompt_ids(self, messages: Sequence[Message], *, max_prompt_length: int | None = None) -> list[int]:
+        """Ids of a prompt for a model to answer, cut as in training. Raises RowError."""
+        (ids,) = self._token_ids([self._render(messages, open_turn=True)])
+        self._refuse_control_tokens(ids, [message.content for message in messages])
+        return self._cut_prompt(ids, longest=0, max_length=None, max_prompt_length=max_prompt_length)
+
+    def encode(
+        self, comparison: Comparison, *, max_length: int | None = None, max_prompt_length: int | None = None
+    ) -> TokenizedComparison:
+        """Token ids of a comparison, whose responses all continue the same prompt ids.
+
+        Too long a prompt loses its oldest tokens, except a leading BOS; a response is never cut.
+
+        Args:
+            comparison: the row.
+            max_length: most tokens of the prompt and any one response together; None for no limit.
+            max_prompt_length: most tokens of the prompt, BOS included; None for no limit.
+
+        Raises:
+            RowError: the row cannot be used as it stands.
+        """
+        return self._assemble(comparison, self._token_ids(self._texts(comparison)), max_length, max_prompt_length)
+
+    def encode_many(
+        self,
+        comparisons: Iterable[Comparison | Dropped],
+        *,
+        max_length: int | None = None,
+        max_prompt_length: int | None = None,
+        on_too_long: OnTooLong = "drop",
+    ) -> Iterator[TokenizedComparison | Dropped]:
+        """`encode` for any number of rows, on all cores, in flat memory and in order. Unusable rows come as Dropped.
+
+        Raises:
+            UserError: a row is too long and `on_too_long` is "raise".
+        """
+        remaining = iter(comparisons)
+        while chunk := list(islice(remaining, _CHUNK)):
+            for result in self._encode_chunk(chunk, max_length, max_prompt_length):
+                if on_too_long == "raise" and isinstance(result, Dropped) and result.reason == TOO_LONG:
+                    raise UserError(f"{result}, or set on_too_long to 'drop'")
+                yield result
+
+    def explain(self, row: TokenizedComparison, response: int = 0) -> list[ExplainedToken]:
+        """The prompt and one response of a row, token by token."""
+        prompt = [ExplainedToken(self._token_text(i), i, False) for i in row.prompt_ids]
+        return prompt + [ExplainedToken(self._token_text(i), i, True) for i in row.response_ids[response]]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a response, trained on or generated: no control tokens, nor what the template puts before it."""
+        spoken = self._backend.decode([i for i in ids if i not in self._control_tokens], skip_special_tokens=False)
+        return spoken.removeprefix(self._decoded_lead)
+
+    @cached_property
+    def _decoded_lead(self) -> str:
+        # Not `_lead` itself: many decoders drop a space at the start.
+        return self._backend.decode(self._token_ids([self._lead])[0], skip_special_tokens=False)
+
+    def _clean_backend(self) -> Tokenizer:
+        # A tokenizer.json can bring truncation and padding of its own, and other callers may leave theirs behind.
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        if self._backend.encode_special_tokens:
+            self._backend.encode_special_tokens = False
+        return self._backend
+
+    def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._clean_backend().encode_batch_fast(texts, add_special_tokens=False)]
+
+    def _token_text(self, token_id: int) -> str:
+        text = self._backend.decode([token_id], skip_special_tokens=False)
+        piece = self._backend.id_to_token(token_id) or ""
+        if "\ufffd" in text:  # a part of a character, which has no text of its own
+            return piece
+        # Decoders in the manner of SentencePiece drop a space at the start.
+        return f" {text}" if piece.startswith("▁") and not text.startswith(" ") else text
+
+    def _render(self, messages: Sequence[Message], *, open_turn: bool = False) -> str:
+        chat = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            text = self.tokenizer.apply_chat_template(
+                chat, chat_template=self._template, tokenize=False, add_generation_prompt=open_turn
+            )
+            assert isinstance(text, str)
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RowError("not valid Unicode", f"half a surrogate pair, {error.object[error.start]!a}") from error
+        except (TemplateError, TypeError, ValueError, LookupError) as error:
+            # A template is a program: on messages it does not expect it fails in its own ways.
+            roles = ", ".join(message.role for message in messages)
+            raise RowError("refused by the chat template", f"{error} (roles: {roles})") from error
+        return text
+
+    def _texts(self, comparison: Comparison) -> list[str]:
+        """The prompt as rendered, then each whole conversation up to the end of what is trained."""
+        if not comparison.prompt:
+            raise RowError("empty prompt", "there is no message to answer")
+        prompt = self._render(comparison.prompt, open_turn=True)
+        texts = [prompt]
+        for response in comparison.responses:
+            whole = self._render([*comparison.prompt, Message("assistant", response)])
+            if not whole.startswith(prompt):
+                start = max(0, _first_difference(prompt, whole) - 20)
+                found = f"{prompt[start : start + 60]!r} alone, but {whole[start : start + 60]!r} with its response"
+                raise RowError("the prompt is not a prefix", f"from character {start} on it is {found}")
+            if not whole.endswith(self._tail):
+                raise RowError("refused by the chat template", f"the turn ends in {whole[-40:]!r}, not {self._tail!r}")
+            spoken = whole[len(prompt) : len(whole) - len(self._tail)]
+            if spoken.strip() in ("", self._lead.strip()):
+                raise RowError("empty response", repr(response))
+            texts.append(whole[: len(whole) - len(self._untrained_tail)])
+        return texts
+
+    def _assemble(
+        self, comparison: Comparison, ids: list[list[int]], max_length: int | None, max_prompt_length: int | None
+    ) -> TokenizedComparison:
+        prompt, *wholes = ids
+        history = [message.content for message in comparison.prompt]
+        # A terminator that the template renders is among the ids already.
+        terminator = [] if self._untrained_tail != self._tail else [self.terminator_id]
+        responses = []
+        for whole, response in zip(wholes, comparison.responses, strict=True):
+            self._refuse_control_tokens(whole, [*history, response])
+            if whole[: len(prompt)] != prompt:
+                raise RowError("the prompt is not a prefix", self._show_mismatch(prompt, whole))
+            responses.append((*whole[len(prompt) :], *terminator))
+        if any(len(response) < 2 for response in responses):
+            raise RowError("empty response", "the tokenizer makes nothing of it")
+        if len(set(responses)) < len(responses):
+            raise RowError("identical responses", repr(comparison.responses[0][:80]))
+        longest = max(map(len, responses))
+        prompt = self._cut_prompt(prompt, longest=longest, max_length=max_length, max_prompt_length=max_prompt_length)
+        return TokenizedComparison(tuple(prompt), tuple(responses), comparison.row)
+
+    def _encode_chunk(
+        self, chunk: Sequence[Comparison | Dropped], max_length: int | None, max_prompt_length: int | None
+    ) -> Iterator[TokenizedComparison | Dropped]:
+        rendered: list[Comparison | Dropped] = []
+        texts: list[str] = []
+        for item in chunk:
+            try:
+                if isinstance(item, Comparison):
+                    texts += self._texts(item)
+                rendered.append(item)
+            except RowError as error:
+                rendered.append(Dropped(item.row, error.reason, error.detail))
+        ids = iter(self._token_ids(texts))
+        for item in rendered:
+            if isinstance(item, Dropped):
+                yield item
+                continue
+            own = list(islice(ids, 1 + len(item.responses)))
+            try:
+                yield self._assemble(item, own, max_length, max_prompt_length)
+            except RowError as error:
+                yield Dropped(item.row, error.reason, error.detail)
+
+    def _refuse_control_tokens(self, ids: Sequence[int], contents: Sequence[str]) -> None:
+        # The template's own control tokens are among the ids: one is the row's fault if somebody said its text.
+        for token_id in self._control_tokens.keys() & ids:
+            mark = self._control_tokens[token_id]
+            if any(mark in content for content in contents):
+                raise RowError("control token in the text", f"{mark!r} would not be read as text")
+
+    def _cut_prompt(
+        self, prompt: list[int], *, longest: int, max_length: int | None, max_prompt_length: int | None
+    ) -> list[int]:
+        budget = len(prompt)
+        if max_prompt_length is not None:
+            budget = min(budget, max_prompt_length)
+        if max_length is not None:
+            budget = min(budget, max_length - longest)
+        if budget == len(prompt):
+            return prompt
+        bos = prompt[:1] if prompt[0] == self.tokenizer.bos_token_id else []
+        room = budget - len(bos)
+        if room < 1:
+            raise RowError(
+                TOO_LONG,
+                f"the longest response has {longest} tokens, which leaves no room for a prompt within max_length"
+                f" {max_length} and max_prompt_length {max_prompt_length}; raise them",
+            )
+        return bos + prompt[-room:]
+
+    def _show_mismatch(self, prompt: list[int], whole: list[int]) -> str:
+        start = max(0, _first_difference(prompt, whole) - 3)
+        alone, together = ([self._token_text(i) for i in ids[start : start + 8]] for ids in (prompt, whole))
+        return f"from token {start} on it is {alone} alone, but {together} with its response"
+
+
+def _first_difference(left: Sequence[object], right: Sequence[object]) -> int:
+    pairs = enumerate(zip(left, right, strict=False))
+    return next((at for at, (one, other) in pairs if one != other), min(len(left), len(right)))

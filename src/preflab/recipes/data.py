@@ -1,0 +1,114 @@
+"""From a recipe's settings to tokenised rows: sources, formats, samples and splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from preflab.data.cache import TokenizedDataset, tokenized
+from preflab.data.comparisons import choose_formats, on_training_side, read_comparisons
+from preflab.data.sources import Source, open_sources, sample_rows
+from preflab.data.templates import apply_named_template
+from preflab.data.tokenize import ChatTemplate, Dropped
+from preflab.model.load import load_tokenizer
+from preflab.recipes.settings import DataSettings, ModelSettings
+from preflab.records import Comparison, UserError
+
+Need = Literal["demonstrations", "rankings"]
+Side = Literal["training", "held-out"]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows to train on, and held-out rows where there are any."""
+
+    training: TokenizedDataset
+    held_out: TokenizedDataset | None
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        held_out = {"eval_data": self.held_out.fingerprint} if self.held_out else {}
+        return {"train_data": self.training.fingerprint, **held_out}
+
+    def report(self) -> str:
+        """Counts of used and dropped rows, with reasons and row numbers."""
+        parts = {"training": self.training} | ({"held-out": self.held_out} if self.held_out else {})
+        return "\n".join(line for side, dataset in parts.items() for line in _describe(side, dataset))
+
+
+def load_template(settings: ModelSettings) -> ChatTemplate:
+    """The model's chat template, or the one chosen by name."""
+    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
+    if settings.chat_template:
+        apply_named_template(tokenizer, settings.chat_template)
+    return ChatTemplate(tokenizer)
+
+
+def load_splits(settings: DataSettings, template: ChatTemplate, *, need: Need, seed: int) -> Splits:
+    """Tokenise what the settings name. Rows that do not serve `need` are dropped and counted like any other."""
+    if settings.eval_data and settings.train_split_ratio:
+        raise UserError("eval_data and train_split_ratio are two ways to hold rows out: give one of them")
+    train = open_sources(settings.train_data)
+    if settings.max_train_samples:
+        train = sample_rows(train, settings.max_train_samples, seed)
+    side: Side | None = "training" if settings.train_split_ratio else None
+    training = _tokenize(train, settings, template, need, seed, side)
+    held_out = None
+    if settings.eval_data:
+        evaluation = open_sources(settings.eval_data)
+    elif settings.train_split_ratio:
+        evaluation, side = train, "held-out"
+    else:
+        return Splits(training, None)
+    if settings.max_eval_samples:
+        evaluation = sample_rows(evaluation, settings.max_eval_samples, seed)
+    held_out = _tokenize(evaluation, settings, template, need, seed, side)
+    return Splits(training, held_out)
+
+
+def _tokenize(
+    source: Source, settings: DataSettings, template: ChatTemplate, need: Need, seed: int, side: Side | None
+) -> TokenizedDataset:
+    formats = choose_formats(source, settings.format)
+    split = f"{settings.train_split_ratio} {seed} {side}" if side else ""
+    dataset = tokenized(
+        _fitting(read_comparisons(source, formats), need, settings.train_split_ratio, seed, side),
+        template,
+        data_fingerprint=" ".join([source.fingerprint(), *(f"{name} {form.fingerprint}" for name, form in formats), need, split]),
+        max_length=settings.max_length,
+        max_prompt_length=settings.max_prompt_length,
+        on_too_long=settings.on_too_long,
+    )
+    if not len(dataset):
+        raise UserError("\n".join([f"{source.name}: no row can be used", *_describe(side or "all", dataset)]))
+    return dataset
+
+
+def _fitting(
+    items: Iterable[Comparison | Dropped], need: Need, ratio: float | None, seed: int, side: Side | None
+) -> Iterator[Comparison | Dropped]:
+    for item in items:
+        if isinstance(item, Dropped):
+            yield item
+        elif side and ratio and on_training_side(item.prompt, ratio, seed) != (side == "training"):
+            continue
+        elif not item.responses:
+            yield Dropped(item.row, "no response", "the row is a prompt alone")
+        elif need == "rankings" and len(item.responses) < 2:
+            yield Dropped(item.row, "no ranking", "the row has a single response, and a preference needs two")
+        elif need == "demonstrations" and item.label is False:
+            yield Dropped(item.row, "unwanted response", "its label is false")
+        else:
+            yield item
+
+
+def _describe(side: str, dataset: TokenizedDataset) -> list[str]:
+    dropped = sum(reason["count"] for reason in dataset.dropped.values())
+    lines = [f"{side} rows: {len(dataset)} used, {dropped} dropped"]
+    for name, reason in dataset.dropped.items():
+        rows = ", ".join(map(str, reason["first_rows"]))
+        lines.append(
+            f"  {name}: {reason['count']} (row {rows}{'…' if reason['count'] > len(reason['first_rows']) else ''})"
+        )
+    return lines

@@ -1,0 +1,224 @@
+"""The course of a training run from its first step, or its last checkpoint, to its last step: the same for every objective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import get_scheduler
+
+from preflab.data.batches import Indices, Plan, plan_evaluation, plan_training
+from preflab.recipes.settings import TrainSettings
+from preflab.records import UserError
+from preflab.train.checkpoint import Checkpoints, Progress
+from preflab.train.journal import Journal
+from preflab.train.loop import StepReport, response_values, train
+from preflab.train.rows import RankedRows
+from preflab.train.steps import Responses, StepFn, Totals, add_totals, means
+
+MORE_IS_BETTER = ("accuracy", "accuracies", "margin", "margins", "chosen")
+"""Last words of the metrics of which more is better; of the others, less is."""
+
+
+def fit(
+    accelerator: Accelerator,
+    module: nn.Module,
+    training: RankedRows,
+    held_out: RankedRows | None,
+    step_fn: StepFn,
+    settings: TrainSettings,
+    *,
+    name: str,
+    on_start: Callable[[nn.Module, bool], None] | None = None,
+) -> nn.Module:
+    """Train `module` in place; what happened lies in the output folder's metrics.
+
+    `on_start` is given the module as prepared for its devices, with the weights that the run starts from (also where it
+    will go on from a checkpoint), and whether this is a run's first start. Returns the prepared module.
+    """
+    plan = plan_training(
+        training.lengths,
+        epochs=settings.num_train_epochs,
+        max_steps=settings.max_steps,
+        batch_size=settings.per_device_train_batch_size,
+        max_tokens=settings.max_tokens_per_batch,
+        passes=settings.gradient_accumulation_steps * accelerator.num_processes,
+        seed=settings.seed,
+    )
+    total = len(plan.steps)
+    optimizer = _adamw(module, settings)
+    scheduler = get_scheduler(settings.lr_scheduler_type, optimizer, math.ceil(settings.warmup_ratio * total), total)
+    _tell_deepspeed(accelerator, settings)
+    prepared, optimizer = accelerator.prepare(module, optimizer)
+    accelerator.register_for_checkpointing(scheduler)
+    checkpoints = Checkpoints(settings.output_dir / "checkpoints", accelerator, keep=settings.save_total_limit)
+    latest = checkpoints.latest()
+    if on_start:
+        with _explaining_memory(settings):
+            on_start(prepared, latest is None)
+    progress = checkpoints.load(latest) if latest else Progress()
+    _start_trackers(accelerator, settings)
+    with Journal(settings.output_dir, accelerator, name=name, steps=total, first=progress.step) as journal:
+        course = _Course(
+            settings,
+            plan,
+            journal,
+            checkpoints,
+            progress,
+            _evaluator(accelerator, prepared, held_out, step_fn, settings),
+        )
+        with _explaining_memory(settings):
+            course.begin()
+            steps = train(
+                accelerator,
+                prepared,
+                optimizer,
+                scheduler,
+                training,
+                plan.steps,
+                step_fn,
+                max_grad_norm=settings.max_grad_norm,
+                first=progress.step,
+            )
+            for report in steps:
+                if course.after(report):
+                    break
+            course.end()
+    accelerator.end_training()
+    trained: nn.Module = prepared
+    return trained
+
+
+def evaluate(
+    accelerator: Accelerator, module: nn.Module, rows: RankedRows, step_fn: StepFn, settings: TrainSettings
+) -> dict[str, float]:
+    """Metrics over all rows at once, their names beginning with `eval_`."""
+    values = torch.from_numpy(response_values(accelerator, module, rows, evaluation_plan(rows, settings)))
+    reference = None if rows.reference is None else torch.from_numpy(rows.reference)
+    totals = step_fn(Responses(values, rows.token_counts, rows.widths, reference)).totals
+    return {f"eval_{name}": value for name, value in means(totals).items()}
+
+
+def evaluation_plan(rows: RankedRows, settings: TrainSettings) -> list[Indices]:
+    size, tokens = settings.per_device_eval_batch_size, settings.max_tokens_per_batch
+    return plan_evaluation(rows.lengths, batch_size=size, max_tokens=tokens)
+
+
+@dataclass
+class _Course:
+    """What happens between optimizer steps: lines of metrics, evaluations, checkpoints, and whether to stop."""
+
+    settings: TrainSettings
+    plan: Plan
+    journal: Journal
+    checkpoints: Checkpoints
+    progress: Progress
+    evaluate: Callable[[], dict[str, float]] | None
+
+    def __post_init__(self) -> None:
+        self.pending: list[Totals] = []
+
+    def begin(self) -> None:
+        """Evaluate before the first step: a yardstick, and every metric's name is known before hours are spent."""
+        if self.evaluate and self.progress.step == 0:
+            metrics = self.evaluate()
+            wanted = self.settings.metric_for_best_model
+            if wanted not in metrics:
+                raise UserError(f"metric_for_best_model: there is no {wanted!r}; evaluation gives {', '.join(metrics)}")
+            self._write(metrics)
+
+    def after(self, report: StepReport) -> bool:
+        """Take note of a step; true where training should stop."""
+        settings, last = self.settings, report.step == len(self.plan.steps)
+        self.progress = replace(self.progress, step=report.step)
+        self.pending.append(report.totals)
+        saving = not last and self._due(settings.save_strategy, settings.save_steps)
+        # A line at every checkpoint, so that a resumed run writes the same lines as one that was never stopped.
+        if report.step == 1 or last or saving or report.step % settings.logging_steps == 0:
+            rates = {"learning_rate": report.learning_rate, "grad_norm": report.grad_norm}
+            self._write({**means(add_totals(self.pending)), **rates})
+            self.pending = []
+        if self.evaluate and (last or self._due(settings.eval_strategy, settings.eval_steps)):
+            metrics = self.evaluate()
+            self._write(metrics)
+            wanted = settings.metric_for_best_model
+            self.progress = self.progress.evaluated(metrics[wanted], greater_is_better=_more_is_better(settings))
+            saving = saving or (settings.load_best_model_at_end and self.progress.best_step == report.step)
+        if saving:
+            self.checkpoints.save(self.progress)
+        self.journal.advance(report.step)
+        return self._out_of_patience()
+
+    def end(self) -> None:
+        if self.settings.load_best_model_at_end and self.progress.best_step is not None:
+            self.checkpoints.load(self.checkpoints.of_step(self.progress.best_step))
+            self.journal.say(f"kept the best checkpoint, of step {self.progress.best_step}")
+
+    def _write(self, metrics: dict[str, float]) -> None:
+        step = self.progress.step
+        self.journal.write(step, {"epoch": step / self.plan.epoch_steps, **metrics})
+
+    def _due(self, strategy: str, steps: int) -> bool:
+        every = {"no": 0, "steps": steps, "epoch": self.plan.epoch_steps}[strategy]
+        return bool(every) and self.progress.step % every == 0
+
+    def _out_of_patience(self) -> bool:
+        patience = self.settings.early_stopping_patience
+        if not patience or self.progress.evaluations_since_best < patience:
+            return False
+        self.journal.say(f"stopped early: no evaluation since step {self.progress.best_step} was better than that one")
+        return True
+
+
+def _evaluator(
+    accelerator: Accelerator, module: nn.Module, rows: RankedRows | None, step_fn: StepFn, settings: TrainSettings
+) -> Callable[[], dict[str, float]] | None:
+    if rows is None or settings.eval_strategy == "no":
+        return None
+    return lambda: evaluate(accelerator, module, rows, step_fn, settings)
+
+
+def _more_is_better(settings: TrainSettings) -> bool:
+    if settings.greater_is_better is not None:
+        return settings.greater_is_better
+    return settings.metric_for_best_model.replace("/", "_").rsplit("_", 1)[-1] in MORE_IS_BETTER
+
+
+def _adamw(module: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW without decay on biases and norms. Fused: the other forms need temporary copies of all weights."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in trained)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=fused)
+
+
+def _tell_deepspeed(accelerator: Accelerator, settings: TrainSettings) -> None:
+    """DeepSpeed wants a batch size to make its plans with, and there is no data loader that it could ask."""
+    if plugin := getattr(accelerator.state, "deepspeed_plugin", None):
+        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = settings.per_device_train_batch_size
+
+
+def _start_trackers(accelerator: Accelerator, settings: TrainSettings) -> None:
+    shown = settings.model_dump(mode="json")
+    accelerator.init_trackers("tracking", config={name: str(value) for name, value in shown.items()})
+
+
+@contextmanager
+def _explaining_memory(settings: TrainSettings) -> Iterator[None]:
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise UserError(
+            f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'}). What helps, from the mildest: a smaller "
+            f"per_device_train_batch_size (now {settings.per_device_train_batch_size}) with as many more "
+            f"gradient_accumulation_steps (now {settings.gradient_accumulation_steps}), a smaller max_length, gradient_checkpointing, "
+            "lora. The longest rows come first, so this would have come sooner or later"
+        ) from error

@@ -1,0 +1,94 @@
+"""From a recipe's settings to a model that is ready to train, and back to the folders that a run leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedType
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
+
+from preflab.data.tokenize import ChatTemplate
+from preflab.model.load import (
+    Task,
+    add_lora,
+    load_model,
+    merge_adapter,
+    merge_tolerance,
+    pad_apart_from,
+    pick_dtype,
+    save_model,
+)
+from preflab.model.responses import PROBE, Model, transformers_model
+from preflab.recipes.settings import DPOSettings, RewardSettings, SFTSettings
+
+TrainingSettings = SFTSettings | RewardSettings | DPOSettings
+
+
+def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplate, device: torch.device) -> Model:
+    """The model with what is to be trained of it: all weights, a fresh adapter, or the adapter that it came with."""
+    model = load_model(
+        settings.model,
+        task,
+        dtype=pick_dtype(settings.dtype, device, frozen=settings.lora),
+        fresh_head=task == "reward",
+        trust_remote_code=settings.trust_remote_code,
+    )
+    if isinstance(model, PeftModel) and not settings.lora:
+        # Training all weights starts from what base and adapter are together.
+        model = merge_adapter(model, example_ids(), tolerance=merge_tolerance(model.dtype))[0]
+        model.requires_grad_(True)
+    inner = transformers_model(model)
+    if task == "reward":
+        pad_apart_from(template.stop_ids, template.tokenizer, inner)
+    if settings.lora and isinstance(model, PreTrainedModel):
+        model = add_lora(
+            model,
+            task,
+            r=settings.lora_r,
+            alpha=settings.lora_alpha,
+            dropout=settings.lora_dropout,
+            targets=settings.lora_target_modules,
+        )
+    if settings.gradient_checkpointing:
+        inner.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+    return model
+
+
+def save_trained(accelerator: Accelerator, prepared: nn.Module, template: ChatTemplate, folder: Path) -> Path:
+    """Write `model/`; or, of an adapter, `adapter/` and the whole model with it merged in, `merged_model/`.
+
+    `prepared` is a ResponseLogps or ResponseRewards as Accelerate wrapped it.
+    """
+    accelerator.wait_for_everyone()
+    model = accelerator.unwrap_model(prepared).model
+    sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    # Sharded weights are gathered by all processes together; the others lie whole in every process.
+    weights = _without_prefix(accelerator.get_state_dict(prepared), "model.") if sharded else None
+    adapted = isinstance(model, PeftModel)
+    final = folder / ("merged_model" if adapted else "model")
+    if accelerator.is_main_process:
+        own = folder / "adapter" if adapted else final
+        save_model(model, template.tokenizer, own, stop_ids=template.stop_ids, weights=weights)
+        if isinstance(model, PeftModel):
+            whole = load_model(str(own), _task(model), dtype=model.dtype) if sharded else model
+            assert isinstance(whole, PeftModel)
+            merged, _ = merge_adapter(whole, example_ids(), tolerance=merge_tolerance(model.dtype))
+            save_model(merged, template.tokenizer, final, stop_ids=template.stop_ids)
+    accelerator.wait_for_everyone()
+    return final
+
+
+def example_ids() -> torch.Tensor:
+    """[1, T] ids to compare a merged model's outputs on; small ones, which every vocabulary has."""
+    return torch.tensor([PROBE.prompt_ids + PROBE.response_ids[2]])
+
+
+def _without_prefix(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+
+
+def _task(model: PeftModel) -> Task:
+    return "reward" if hasattr(model.get_base_model(), "score") else "policy"

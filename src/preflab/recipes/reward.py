@@ -1,0 +1,87 @@
+"""Reward modelling: a score for a response to a prompt, higher for the one that people preferred."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import nn
+
+from preflab.data.tokenize import ChatTemplate
+from preflab.model.responses import ResponseRewards, collator
+from preflab.recipes.data import load_splits, load_template
+from preflab.recipes.fit import evaluation_plan, fit
+from preflab.recipes.model import load_trainable, save_trained
+from preflab.recipes.settings import RewardSettings
+from preflab.recipes.stage import (
+    TrainResult,
+    announce,
+    fingerprint_weights,
+    finish_training,
+    finished_result,
+    start_accelerator,
+    start_stage,
+)
+from preflab.rundir import write_json
+from preflab.train.loop import response_values
+from preflab.train.rows import RankedRows
+from preflab.train.steps import reward_step
+
+RESULTS = "reward_model_eval_results.json"
+RESULTS_BEFORE = "reward_model_eval_results-beforetrain.json"
+
+
+def train_reward(settings: RewardSettings) -> TrainResult:
+    """Train a reward model and write the scores of the held-out rows, before training and after."""
+    accelerator = start_accelerator(settings)
+    template = load_template(settings)
+    splits = load_splits(settings, template, need="rankings", seed=settings.seed)
+    model = load_trainable(settings, "reward", template, accelerator.device)
+    inputs = {"model": fingerprint_weights(model), **splits.fingerprints}
+    if not start_stage(accelerator, settings, "train reward", inputs):
+        return finished_result(settings.output_dir)
+    announce(accelerator, splits.report())
+    module = ResponseRewards(model)
+    collate = collator(module.share_prefix)
+    training = RankedRows(splits.training, collate)
+    held_out = RankedRows(splits.held_out, collate) if splits.held_out else None
+
+    def write_results(prepared: nn.Module, name: str) -> None:
+        if held_out:
+            scores = response_values(accelerator, prepared, held_out, evaluation_plan(held_out, settings))
+            _write_results(accelerator, held_out, scores, template, settings.output_dir / name)
+
+    def on_start(prepared: nn.Module, first: bool) -> None:
+        if first:
+            write_results(prepared, RESULTS_BEFORE)
+
+    step_fn = partial(reward_step, center=settings.center_rewards_coefficient)
+    trained = fit(accelerator, module, training, held_out, step_fn, settings, name="reward model", on_start=on_start)
+    write_results(trained, RESULTS)
+    final = save_trained(accelerator, trained, template, settings.output_dir)
+    return finish_training(accelerator, settings.output_dir, final)
+
+
+def _write_results(
+    accelerator: Accelerator, rows: RankedRows, scores: NDArray[np.float64], template: ChatTemplate, path: Path
+) -> None:
+    """One object per pair of responses, best and worst of each comparison, with text and scores."""
+    if not accelerator.is_main_process:
+        return
+    results = []
+    for index, row in enumerate(rows.dataset):
+        own = scores[rows.offsets[index] : rows.offsets[index + 1]]
+        results.append(
+            {
+                "row": row.row,
+                "prompt": template.tokenizer.decode(list(row.prompt_ids), clean_up_tokenization_spaces=False),
+                "chosen": template.decode(row.response_ids[0]),
+                "rejected": template.decode(row.response_ids[-1]),
+                "score_chosen": float(own[0]),
+                "score_rejected": float(own[-1]),
+            }
+        )
+    write_json(path, results)

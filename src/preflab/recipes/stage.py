@@ -1,0 +1,105 @@
+"""The frame of a training stage: its accelerator, its folder, and what it leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from rich.console import Console
+from torch import nn
+
+from preflab.analysis.curves import draw_curves
+from preflab.config import dump_settings
+from preflab.model.load import has_bf16
+from preflab.recipes.settings import TrainSettings
+from preflab.records import UserError
+from preflab.rundir import finish_stage, open_stage, read_json, write_json, write_manifest
+from preflab.train.journal import read_metrics
+
+NOT_IN_RESULT = {"output_dir", "overwrite", "report_to", "push_to_hub"}
+"""Settings that change nothing of the trained weights, so a run may go on with other ones."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training run: its folder, the model to go on with, and the last value of each metric."""
+
+    output_dir: Path
+    model: Path
+    metrics: dict[str, float]
+
+    def __str__(self) -> str:
+        shown = [f"  {name:24} {value:.4g}" for name, value in self.metrics.items()]
+        curves = self.output_dir / "training_curves.png"
+        return "\n".join([*shown, f"model:  {self.model}", f"curves: {curves}"])
+
+
+def start_accelerator(settings: TrainSettings) -> Accelerator:
+    """Devices, precision and trackers, and the seed of everything that follows."""
+    trackers = [name for name in settings.report_to if name != "none"]
+    device = Accelerator().device
+    bf16 = has_bf16(device) if settings.bf16 is None else settings.bf16
+    try:
+        accelerator = Accelerator(
+            mixed_precision="bf16" if bf16 else "no", log_with=trackers or None, project_dir=str(settings.output_dir)
+        )
+    except ValueError as error:
+        raise UserError(f"bf16: {error}") from None
+    set_seed(settings.seed)
+    return accelerator
+
+
+def start_stage(accelerator: Accelerator, settings: TrainSettings, command: str, inputs: dict[str, str]) -> bool:
+    """Claim the output folder for this run; false where it is finished already, and there is nothing to do.
+
+    `inputs` are fingerprints of what the run is made from, besides its settings.
+    """
+    relevant = {"command": command, **inputs, "settings": settings.model_dump(mode="json", exclude=NOT_IN_RESULT)}
+    with accelerator.main_process_first():
+        # Only the first process may clear the folder; the others come after it and find a run under way.
+        overwrite = settings.overwrite and accelerator.is_main_process
+        state = open_stage(settings.output_dir, relevant, overwrite=overwrite)
+    if state == "done":
+        return False
+    if accelerator.is_main_process:
+        dump_settings(settings, settings.output_dir / "config.yaml")
+        write_manifest(settings.output_dir, command=command, settings=settings.model_dump(mode="json"), seed=settings.seed, data=inputs)
+    return True
+
+
+def finish_training(accelerator: Accelerator, folder: Path, model: Path) -> TrainResult:
+    """Write history and curves, and mark the stage as done."""
+    if accelerator.is_main_process:
+        rows = read_metrics(folder)
+        write_json(folder / "training_history.json", rows)
+        draw_curves(rows, folder / "training_curves.png")
+        last = {name: value for row in rows for name, value in row.items()}
+        write_json(folder / "result.json", {"model": str(model.relative_to(folder)), "metrics": last})
+        finish_stage(folder)
+    accelerator.wait_for_everyone()
+    return finished_result(folder)
+
+
+def finished_result(folder: Path) -> TrainResult:
+    """What a finished stage left."""
+    result = read_json(folder / "result.json")
+    return TrainResult(folder, folder / result["model"], result["metrics"])
+
+
+def announce(accelerator: Accelerator, text: str) -> None:
+    """Tell the person at the terminal, once."""
+    if accelerator.is_main_process:
+        Console(stderr=True).print(text, markup=False, highlight=False)
+
+
+def fingerprint_weights(model: nn.Module) -> str:
+    """A hash of all weights by name, precision and value."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,342 @@
+"""A run's files: written whole or not at all, readable after any kill, and saying what they were made from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+from preflab.records import UserError
+from preflab.terminal import is_main_process
+
+# ---- files ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[TextIO]:
+    """A text file to write to: at every moment the old one or the whole new one is there, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk is reported without the file's name
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file; atomic, as `atomic_file` is."""
+    with atomic_file(path) as file:
+        file.write(text)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write one JSON value, indented for people; atomic, with the conversions of `to_json`."""
+    write_text(path, to_json(value, indent=2) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[object]) -> None:
+    """Write rows as JSON lines, one at a time, all or none of them; atomic, with the conversions of `to_json`."""
+    with atomic_file(path) as file:
+        file.writelines(to_json(row) + "\n" for row in rows)
+
+
+def append_jsonl(path: Path, rows: Iterable[object]) -> None:
+    """Add rows to a JSON-lines file in one write, after removing a last line that a kill cut short.
+
+    Rows are safe from the death of the process once this returns. (From a power cut they may not be, but the file stays
+    readable up to the last row that reached the disk: waiting for the disk after every step would cost too much.)
+    """
+    text = "".join(to_json(row) + "\n" for row in rows).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("a+b") as file:
+            tail = _unfinished_line(path)
+            if tail and _is_object(tail):
+                text = b"\n" + text  # whole, but for its line break: an editor left it so
+            elif tail:
+                file.truncate(file.seek(0, os.SEEK_END) - len(tail))
+            file.write(text)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON-lines file, one at a time; a last line that a kill cut short is left out.
+
+    Raises `UserError` with the line's number for any other line that is not a JSON object.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            row = _parse_object(line)
+            if row is None and not line.endswith(b"\n"):
+                return
+            if row is None:
+                shown = line[:60].decode(errors="replace").strip()
+                raise UserError(f"{path}, line {number}: not a JSON object: {shown!r}")
+            yield row
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file. Raises `UserError` when it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from error
+
+
+def to_json(value: object, *, indent: int | None = None) -> str:
+    """JSON text. Paths become text, records and mappings objects, numbers of array libraries plain numbers.
+
+    A number that JSON has no word for (NaN, infinity) becomes null, never a zero.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent, default=_plain)
+    except ValueError:
+        return json.dumps(_null_for_nan(value), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def _plain(value: object) -> object:
+    """What stands in JSON for an object that it does not know."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if hasattr(value, "tolist"):  # an array or a tensor, or one number of theirs
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def _null_for_nan(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _null_for_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_null_for_nan(item) for item in value]
+    return value if value is None or isinstance(value, (str, int)) else _null_for_nan(_plain(value))
+
+
+def _unfinished_line(path: Path) -> bytes:
+    """What follows the file's last line break."""
+    with path.open("rb") as file:
+        position, tail = file.seek(0, os.SEEK_END), b""
+        while position and b"\n" not in tail:
+            step = min(position, 65536)
+            position = file.seek(position - step)
+            tail = file.read(step) + tail
+    return tail.rpartition(b"\n")[2]
+
+
+def _parse_object(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _is_object(line: bytes) -> bool:
+    return _parse_object(line) is not None
+
+
+# ---- what must not be written --------------------------------------------------------------------------------------
+
+_SECRET_NAME = re.compile(r"(?:^|[_-])(?:token|key|secret|password|passwd|credentials?)$", re.IGNORECASE)
+_TOKENIZER_NAMES = {"bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token"}
+_SECRET_VALUE = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|xox[a-z]-[\w-]{10,}"
+    r"|AKIA[0-9A-Z]{16}|AIza[\w-]{30,})|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
+)
+
+
+def redact(value: Any) -> Any:
+    """`value` with secrets blacked out: what is named like a password, key or token, and what looks like one."""
+    if isinstance(value, str):
+        return _SECRET_VALUE.sub("[redacted]", value)
+    if isinstance(value, Mapping):
+        return {name: "[redacted]" if item and _is_secret(str(name)) else redact(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [redact(item) for item in value]
+    return value
+
+
+def _is_secret(name: str) -> bool:
+    return bool(_SECRET_NAME.search(name)) and name not in _TOKENIZER_NAMES
+
+
+# ---- the manifest --------------------------------------------------------------------------------------------------
+
+_PACKAGES = (
+    *("preflab", "torch", "transformers", "tokenizers", "accelerate"),
+    *("peft", "datasets", "pyarrow", "numpy", "safetensors"),
+)
+
+
+def write_manifest(
+    directory: Path,
+    *,
+    command: str,
+    settings: Mapping[str, object],
+    seed: int,
+    data: Mapping[str, object],
+    **facts: object,
+) -> None:
+    """Write `manifest.json`: how the run was made, in enough detail to make it again.
+
+    `data` names what was read with its fingerprint; `facts` are further entries. A resumed run adds its time to
+    `started`. Secrets are blacked out and the environment is not recorded. Only the main process writes.
+    """
+    if not is_main_process():
+        return
+    path = directory / "manifest.json"
+    earlier = read_json(path)["started"] if path.exists() else []
+    entries = {
+        "command": command,
+        "started": [*earlier, utc_now()],
+        "seed": seed,
+        "settings": settings,
+        "data": data,
+        **facts,
+        "versions": versions(),
+        "platform": {"system": platform.platform(), "machine": platform.machine(), "cores": os.cpu_count()},
+        "git": _git_state(),
+    }
+    write_json(path, redact(json.loads(to_json(entries))))
+
+
+def utc_now() -> str:
+    """The time in UTC, to the second: "2025-01-31T12:00:00Z"."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that shape a result (from their metadata: none is imported)."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _git_state() -> dict[str, object] | None:
+    """The commit checked out in the working folder, and whether files differ from it; None outside a repository."""
+
+    def git(*arguments: str) -> str:
+        run = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10)
+        return run.stdout.strip()
+
+    try:
+        modified = git("status", "--porcelain", "--untracked-files=no") != ""
+        return {"commit": git("rev-parse", "HEAD"), "modified": modified}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+# ---- stages --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What `stage.json` says of a stage's folder. `clearing` means that a discarded run is still being removed."""
+
+    status: Literal["clearing", "running", "done"]
+    inputs: Mapping[str, Any]
+    fingerprint: str
+    started: str
+    finished: str | None = None
+
+
+def fingerprint(value: object) -> str:
+    """A short hash of a value by its JSON text: the same for equal values, whatever the order of their keys."""
+    text = json.dumps(json.loads(to_json(value)), sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def stage_state(directory: Path) -> Stage | None:
+    """The stage that a folder holds, None if it holds none yet. Raises `UserError` for a broken `stage.json`."""
+    path = directory / "stage.json"
+    if not path.exists():
+        return None
+    try:
+        return Stage(**read_json(path))
+    except TypeError:
+        raise UserError(f"{path}: not a stage file that this version wrote; remove the folder to start again") from None
+
+
+def open_stage(directory: Path, inputs: Mapping[str, object], *, overwrite: bool) -> Literal["new", "resume", "done"]:
+    """Claim a stage's folder for the run that `inputs` describe, and say where it stands.
+
+    `inputs` are what the result depends on: settings, fingerprints of data and models. "new": nothing is there yet;
+    "resume": the same run was started; "done": it was finished. `overwrite` discards whatever run is there, and only
+    that: a folder with files but no `stage.json` is never touched. Only the main process writes, so where there are
+    several, call it there first and tell the others the answer.
+
+    Raises `UserError` that names the inputs that differ when the folder holds another run.
+    """
+    now: dict[str, Any] = redact(json.loads(to_json(inputs)))
+    stage = stage_state(directory)
+    if stage is None:
+        if directory.exists() and any(not entry.name.startswith(".") for entry in directory.iterdir()):
+            raise UserError(f"{directory}: holds files but no run of preflab (no stage.json); choose another folder")
+    elif stage.status != "clearing" and not overwrite:
+        if stage.fingerprint != fingerprint(now):
+            differences = "\n".join(f"  {line}" for line in _differences(stage.inputs, now))
+            advice = "choose another folder, restore these inputs, or overwrite that run"
+            raise UserError(f"{directory}: holds a run made from other inputs:\n{differences}\n{advice}")
+        return "done" if stage.status == "done" else "resume"
+    elif is_main_process():
+        # Whoever is killed while clearing leaves a folder that says so, never one that passes for a run.
+        _write_stage(directory, Stage("clearing", now, fingerprint(now), utc_now()))
+        for entry in directory.iterdir():
+            if entry.name != "stage.json":
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    _write_stage(directory, Stage("running", now, fingerprint(now), utc_now()))
+    return "new"
+
+
+def finish_stage(directory: Path) -> None:
+    """Mark the stage as done: from now on the same command has nothing to do. Only the main process writes."""
+    stage = stage_state(directory)
+    assert stage is not None, f"{directory} was not opened with open_stage"
+    _write_stage(directory, dataclasses.replace(stage, status="done", finished=utc_now()))
+
+
+def _write_stage(directory: Path, stage: Stage) -> None:
+    if is_main_process():
+        write_json(directory / "stage.json", stage)
+
+
+def _differences(before: object, now: object, name: str = "") -> list[str]:
+    """One line for each leaf in which two nested mappings differ: "settings.beta: 0.1 there, 0.2 now"."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        pairs = {key: (before.get(key, "nothing"), now.get(key, "nothing")) for key in dict.fromkeys([*before, *now])}
+        prefix = f"{name}." if name else ""
+        return [line for key, pair in pairs.items() for line in _differences(*pair, f"{prefix}{key}")]
+    return [] if before == now else [f"{name}: {before} there, {now} now"]

@@ -1,0 +1,118 @@
+"""Checkpoints: all that a run needs to go on as if it had never stopped.
+
+Accelerate writes weights, optimizer, schedule and random states (in its own way under FSDP and DeepSpeed); this module makes each
+checkpoint appear whole or not at all, keeps only what is trained of the weights, and keeps the newest and the best.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from preflab.records import UserError
+from preflab.rundir import read_json, write_json
+
+STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: optimizer steps taken, and the best evaluation so far."""
+
+    step: int = 0
+    best_step: int | None = None
+    best_value: float | None = None
+    evaluations_since_best: int = 0
+
+    def evaluated(self, value: float, *, greater_is_better: bool) -> Progress:
+        """After an evaluation at this step with `value` of the metric that counts."""
+        better = self.best_value is None or (value > self.best_value if greater_is_better else value < self.best_value)
+        if better:
+            return replace(self, best_step=self.step, best_value=value, evaluations_since_best=0)
+        return replace(self, evaluations_since_best=self.evaluations_since_best + 1)
+
+
+class Checkpoints:
+    """The checkpoints of one run, `step-00000100` and so on in a folder."""
+
+    def __init__(self, folder: Path, accelerator: Accelerator, *, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+        self._accelerator = accelerator
+        accelerator.register_save_state_pre_hook(_keep_trained_weights)
+
+    def latest(self) -> Path | None:
+        """The newest whole checkpoint."""
+        found = self._all()
+        return found[-1] if found else None
+
+    def of_step(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def save(self, progress: Progress) -> Path:
+        """Write a checkpoint of the prepared model, optimizer and schedule, then remove those that are no longer wanted."""
+        target = self.of_step(progress.step)
+        unfinished = self.folder / f".{target.name}.tmp"
+        main = self._accelerator.is_main_process
+        if main:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+        self._accelerator.wait_for_everyone()
+        try:
+            self._accelerator.save_state(str(unfinished), safe_serialization=True)
+        except (RuntimeError, OSError) as error:
+            # torch and safetensors report a full disk as errors of their own.
+            shutil.rmtree(unfinished, ignore_errors=True)
+            last = self.latest()
+            raise UserError(
+                f"could not write a checkpoint to {self.folder} ({str(error).splitlines()[0]}); is the disk full? "
+                + (
+                    f"The last good one is {last}; the same command goes on from there"
+                    if last
+                    else "There is no earlier one"
+                )
+            ) from error
+        self._accelerator.wait_for_everyone()
+        if main:
+            write_json(unfinished / STATE, asdict(progress))
+            shutil.rmtree(target, ignore_errors=True)
+            unfinished.rename(target)
+            self._remove_old(progress)
+        self._accelerator.wait_for_everyone()
+        return target
+
+    def load(self, checkpoint: Path) -> Progress:
+        """Put weights, optimizer, schedule and random states back."""
+        try:
+            progress = Progress(**read_json(checkpoint / STATE))
+            # Frozen weights are not in the file: they are in the model already.
+            self._accelerator.load_state(str(checkpoint), load_model_func_kwargs={"strict": False})
+        except (RuntimeError, OSError, TypeError, KeyError, EOFError) as error:
+            raise UserError(
+                f"the checkpoint {checkpoint} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}); remove that folder "
+                "to go on from the one before it"
+            ) from error
+        return progress
+
+    def _all(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("step-*") if (path / STATE).is_file())
+
+    def _remove_old(self, progress: Progress) -> None:
+        for old in self._all()[: -self.keep]:
+            if progress.best_step is None or old != self.of_step(progress.best_step):
+                shutil.rmtree(old)
+        for unfinished in self.folder.glob(".step-*.tmp"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _keep_trained_weights(models: list[nn.Module], weights: list[dict[str, Any]], _folder: str) -> None:
+    """Leave a frozen base model out of the checkpoint. (Under FSDP the list is empty: its checkpoints are written by then.)"""
+    for model, state in zip(models, weights, strict=False):
+        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        for name in [name for name in state if name not in trained]:
+            del state[name]

@@ -1,0 +1,77 @@
+"""What a run tells while it trains: metrics.jsonl, trackers, and a progress bar with the time left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from preflab.rundir import append_jsonl, read_jsonl, write_jsonl
+
+METRICS = "metrics.jsonl"
+SHOWN = ("loss", "accuracy", "rewards/accuracies", "eval_loss", "eval_accuracy", "eval_rewards/accuracies")
+
+
+class Journal:
+    """Lines of metrics, in the order of the steps. Reopened at a step, it forgets what was written after that step.
+
+    Only the main process writes and shows anything.
+    """
+
+    def __init__(self, folder: Path, accelerator: Accelerator, *, name: str, steps: int, first: int) -> None:
+        self._path = folder / METRICS
+        self._accelerator = accelerator
+        self._main = accelerator.is_main_process
+        if self._main and self._path.exists():
+            write_jsonl(self._path, [row for row in read_jsonl(self._path) if first > 0 and row["step"] <= first])
+        self._bar = progress_bar(disable=not self._main)
+        self._task = self._bar.add_task(name, total=steps, completed=first, shown="")
+        self._shown: dict[str, float] = {}
+
+    def __enter__(self) -> Journal:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Add a line for this step, and tell the trackers."""
+        if self._main:
+            append_jsonl(self._path, [{"step": step, **metrics}])
+        self._accelerator.log(metrics, step=step)
+        self._shown |= {name: value for name, value in metrics.items() if name in SHOWN}
+        self._bar.update(self._task, shown="  ".join(f"{name} {value:.3f}" for name, value in self._shown.items()))
+
+    def advance(self, step: int) -> None:
+        self._bar.update(self._task, completed=step)
+
+    def say(self, text: str) -> None:
+        """A line above the progress bar."""
+        if self._main:
+            self._bar.console.print(text, markup=False, highlight=False)
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics, in order; each has its `step`."""
+    path = folder / METRICS
+    return list(read_jsonl(path)) if path.exists() else []
+
+
+def progress_bar(*, disable: bool = False) -> Progress:
+    """A bar with counts, time gone and time left, on standard error."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[shown]}"),
+    )
+    return Progress(*columns, console=Console(stderr=True), disable=disable)

@@ -1,0 +1,150 @@
+"""The training loop: one for every objective. It knows neither objectives nor settings nor files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from preflab.data.batches import Indices, Step
+from preflab.model.prefix import PrefixBatch
+from preflab.records import UserError
+from preflab.train.steps import Responses, StepFn, Totals, add_totals
+
+
+class Rows(Protocol):
+    """Tokenised comparisons with what the objective needs of each."""
+
+    def batch(self, indices: Indices) -> tuple[PrefixBatch, Tensor | None]:
+        """The comparisons in prefix layout, and the reference's log-probabilities of their responses ([R]), if there are any."""
+        ...
+
+    def weight(self, indices: Indices) -> float:
+        """What the loss of these comparisons is divided by: their number, or their response tokens."""
+        ...
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """[rows + 1] where the responses of each comparison start in a flat array over all of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one optimizer step did. `totals` and `tokens` are over all processes."""
+
+    step: int
+    totals: Totals
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+
+
+def train(
+    accelerator: Accelerator,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    rows: Rows,
+    plan: Sequence[Step],
+    step_fn: StepFn,
+    *,
+    max_grad_norm: float,
+    first: int = 0,
+) -> Iterator[StepReport]:
+    """Take the optimizer steps `plan[first:]`, one per item of the iteration; what to do between them is the caller's.
+
+    A non-finite loss or gradient raises a UserError before the weights are touched.
+    """
+    module.train()
+    for index in range(first, len(plan)):
+        weight = rows.weight(plan[index].rows)
+        passes = plan[index].of_process(accelerator.process_index, accelerator.num_processes)
+        parts, tokens = [], 0
+        for number, indices in enumerate(passes):
+            last = number == len(passes) - 1
+            accelerator.sync_gradients = last
+            with nullcontext() if last else accelerator.no_sync(module):
+                # A process without rows of its own in this pass still takes part in the synchronisation, at weight zero.
+                batch, responses = _forward(
+                    accelerator, module, rows, indices if len(indices) else plan[index].rows[:1]
+                )
+                output = step_fn(responses)
+                # Gradients are averaged over processes, the loss is a mean over all of them: hence the factor.
+                share = accelerator.num_processes / weight if len(indices) else 0.0
+                accelerator.backward(output.loss_sum * share)
+            if len(indices):
+                parts.append(output.totals)
+                tokens += len(batch.input_ids)
+            else:
+                parts.append({name: torch.zeros_like(value) for name, value in output.totals.items()})
+        grad_norm = _clip(accelerator, module, max_grad_norm)
+        totals, tokens = _over_processes(accelerator, add_totals(parts), tokens)
+        _stop_unless_finite(totals, grad_norm, index, plan[index])
+        rate = optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        yield StepReport(index + 1, totals, rate, grad_norm, tokens)
+
+
+def response_values(
+    accelerator: Accelerator, module: nn.Module, rows: Rows, plan: Sequence[Indices], *, advance: object = None
+) -> NDArray[np.float64]:
+    """What the module says of every response of the rows, without gradients: [R] in the order of `rows.offsets`, on every process."""
+    values = torch.zeros(int(rows.offsets[-1]), dtype=torch.float64)
+    training = module.training
+    module.eval()
+    step = Step(tuple(plan))
+    with torch.no_grad():
+        for indices in step.of_process(accelerator.process_index, accelerator.num_processes):
+            _, responses = _forward(accelerator, module, rows, indices if len(indices) else plan[0])
+            if len(indices):
+                places = np.concatenate([np.arange(rows.offsets[i], rows.offsets[i + 1]) for i in indices])
+                values[torch.from_numpy(places)] = responses.values.double().cpu()
+            if callable(advance):
+                advance(len(indices))
+    module.train(training)
+    # Every response was computed by one process and is zero elsewhere, so the sum gathers without rounding.
+    gathered: Tensor = accelerator.reduce(values.to(accelerator.device), reduction="sum")
+    return gathered.cpu().numpy()
+
+
+def _forward(
+    accelerator: Accelerator, module: nn.Module, rows: Rows, indices: Indices
+) -> tuple[PrefixBatch, Responses]:
+    batch, reference = rows.batch(indices)
+    batch = batch.to(accelerator.device)
+    reference = None if reference is None else reference.to(accelerator.device)
+    with accelerator.autocast():
+        values = module(batch)
+    return batch, Responses(values, batch.token_counts, batch.widths, reference)
+
+
+def _clip(accelerator: Accelerator, module: nn.Module, max_grad_norm: float) -> float:
+    norm = accelerator.clip_grad_norm_(module.parameters(), max_grad_norm)
+    return float("nan") if norm is None else float(norm)
+
+
+def _over_processes(accelerator: Accelerator, totals: Totals, tokens: int) -> tuple[Totals, int]:
+    stacked = torch.stack([*totals.values(), torch.full((3,), tokens).to(next(iter(totals.values())))])
+    summed = accelerator.reduce(stacked, reduction="sum").cpu()
+    return dict(zip(totals, summed[:-1], strict=True)), int(summed[-1, 0])
+
+
+def _stop_unless_finite(totals: Totals, grad_norm: float, index: int, step: Step) -> None:
+    loss = float(totals["loss"][0])
+    if np.isfinite(loss) and np.isfinite(grad_norm):
+        return
+    raise UserError(
+        f"step {index + 1}: the loss is {loss} and the norm of its gradient {grad_norm}; training stopped before the weights were "
+        f"touched (training rows {', '.join(map(str, step.rows[:8].tolist()))}{'…' if len(step.rows) > 8 else ''} of the tokenised data). "
+        "A lower learning_rate, or bfloat16/float32 instead of float16, is what usually helps"
+    )

@@ -1,0 +1,508 @@
+"""The tokenisation contract: what is rendered, what of it is trained, and which rows are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import tiny_tokenizers
+from tokenizers import normalizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from preflab.data.templates import CHAT_TEMPLATES, apply_named_template
+from preflab.data.tokenize import ChatTemplate, Dropped
+from preflab.records import Comparison, Message, RowError, TokenizedComparison, UserError
+
+SYSTEM = Message("system", "Be brief.")
+DIALOGUE = (
+    Message("user", "Hello there"),
+    Message("assistant", "Hi! How can I help?"),
+    Message("user", "What is two plus two?"),
+)
+RESPONSES = ("Two plus two is four.", "I do not know.")
+
+
+def pythia_with_template() -> PreTrainedTokenizerFast:
+    tokenizer = tiny_tokenizers.pythia()
+    apply_named_template(tokenizer, "human-assistant")
+    return tokenizer
+
+
+FAMILIES: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
+    "qwen2.5": tiny_tokenizers.qwen,
+    "llama3": tiny_tokenizers.llama3,
+    "gemma3": tiny_tokenizers.gemma3,
+    "mistral": tiny_tokenizers.mistral,
+    "pythia": pythia_with_template,
+}
+
+# Tokens are set apart by "·"; those before "=>" are the prompt, those after it are trained.
+GOLDEN = {
+    "qwen2.5": (
+        "<|im_start|>·system·\n·Be· brief·.·<|im_end|>·\n·<|im_start|>·user·\n·Hello· there·<|im_end|>·\n·"
+        "<|im_start|>·assistant·\n·Hi·!· How· can· I· help·?·<|im_end|>·\n·"
+        "<|im_start|>·user·\n·What· is· two· plus· two·?·<|im_end|>·\n·<|im_start|>·assistant·\n"
+        "=>Two· plus· two· is· four·.·<|im_end|>=>I· do· not· know·.·<|im_end|>"
+    ),
+    "llama3": (
+        "<|begin_of_text|>·<|start_header_id|>·system·<|end_header_id|>·\n\n·Be· brief·.·<|eot_id|>·"
+        "<|start_header_id|>·user·<|end_header_id|>·\n\n·Hello· there·<|eot_id|>·"
+        "<|start_header_id|>·assistant·<|end_header_id|>·\n\n·Hi·!· How· can· I· help·?·<|eot_id|>·"
+        "<|start_header_id|>·user·<|end_header_id|>·\n\n·What· is· two· plus· two·?·<|eot_id|>·"
+        "<|start_header_id|>·assistant·<|end_header_id|>·\n\n"
+        "=>Two· plus· two· is· four·.·<|eot_id|>=>I· do· not· know·.·<|eot_id|>"
+    ),
+    "gemma3": (
+        "<bos>·<start_of_turn>·user·\n·Be· brief·.·\n\n·Hello· there·<end_of_turn>·\n·"
+        "<start_of_turn>·model·\n·Hi·!· How· can· I· help·?·<end_of_turn>·\n·"
+        "<start_of_turn>·user·\n·What· is· two· plus· two·?·<end_of_turn>·\n·<start_of_turn>·model·\n"
+        "=>Two· plus· two· is· four·.·<end_of_turn>=>I· do· not· know·.·<end_of_turn>"
+    ),
+    "mistral": (
+        "<s>·[INST]· Hello· there·[/INST]· Hi·!· How· can· I· help·?·</s>·"
+        "[INST]· What· is· two· plus· two·?·[/INST]"
+        "=> Two· plus· two· is· four·.·</s>=> I· do· not· know·.·</s>"
+    ),
+    "pythia": (
+        "Be· brief·.·\n·\n·Human·:· Hello· there·\n·\n·Assistant·:· Hi·!· How· can· I· help·?·"
+        "\n·\n·Human·:· What· is· two· plus· two·?·\n·\n·Assistant·:"
+        "=> Two· plus· two· is· four·.·<|endoftext|>=> I· do· not· know·.·<|endoftext|>"
+    ),
+}
+
+
+def comparison(family: str = "qwen2.5", responses: tuple[str, ...] = RESPONSES, row: int = 7) -> Comparison:
+    prompt = DIALOGUE if family == "mistral" else (SYSTEM, *DIALOGUE)
+    return Comparison(prompt, responses, row)
+
+
+def shown(template: ChatTemplate, row: TokenizedComparison) -> str:
+    prompt = [token.text for token in template.explain(row) if not token.trained]
+    sides = [template.explain(row, side) for side in range(len(row.response_ids))]
+    return "=>".join("·".join(texts) for texts in (prompt, *([t.text for t in side if t.trained] for side in sides)))
+
+
+# ---- golden rows -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_golden_row_token_by_token(family: str) -> None:
+    tokenizer = FAMILIES[family]()
+    template = ChatTemplate(tokenizer)
+    row = template.encode(comparison(family))
+    assert shown(template, row) == GOLDEN[family]
+    assert row.row == 7
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ids_are_those_of_the_tokenizer_s_own_chat_template_up_to_the_terminator(family: str) -> None:
+    tokenizer = FAMILIES[family]()
+    template = ChatTemplate(tokenizer)
+    given = comparison(family)
+    row = template.encode(given)
+    messages = [{"role": message.role, "content": message.content} for message in given.prompt]
+    for response, ids in zip(given.responses, row.response_ids, strict=True):
+        chat = [*messages, {"role": "assistant", "content": response}]
+        rendered = tokenizer.apply_chat_template(chat, return_dict=False)
+        end = len(row.prompt_ids) + len(ids)
+        assert rendered[:end] == [*row.prompt_ids, *ids]
+        assert tokenizer.decode(rendered[end:]).strip() == ""
+    assert template.prompt_ids(given.prompt) == list(row.prompt_ids)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_terminator_is_trained_and_it_stops_generation(family: str) -> None:
+    template = ChatTemplate(FAMILIES[family]())
+    for ids in template.encode(comparison(family)).response_ids:
+        assert ids[-1] == template.terminator_id
+        assert ids.count(template.terminator_id) == 1
+    assert template.stop_ids[0] == template.terminator_id
+    assert template.tokenizer.eos_token_id in template.stop_ids
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_decode_gives_back_the_response(family: str) -> None:
+    template = ChatTemplate(FAMILIES[family]())
+    row = template.encode(comparison(family))
+    assert tuple(template.decode(ids) for ids in row.response_ids) == RESPONSES
+    assert template.decode(row.response_ids[0][:-1]) == RESPONSES[0]
+
+
+def test_terminator_that_is_also_the_pad_token_is_trained() -> None:
+    template = ChatTemplate(pythia_with_template())
+    assert template.tokenizer.pad_token_id == template.terminator_id
+    assert template.encode(comparison()).response_ids[0][-1] == template.tokenizer.pad_token_id
+
+
+# ---- BOS -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["llama3", "gemma3", "mistral"])
+@pytest.mark.parametrize("name", [None, *CHAT_TEMPLATES])
+def test_bos_is_rendered_once_for_models_that_need_it(family: str, name: str | None) -> None:
+    tokenizer = FAMILIES[family]()
+    apply_named_template(tokenizer, name)
+    template = ChatTemplate(tokenizer)
+    row = template.encode(comparison(family))
+    assert (*row.prompt_ids, *row.response_ids[0]).count(tokenizer.bos_token_id) == 1
+    assert row.prompt_ids[0] == tokenizer.bos_token_id
+
+
+def test_named_template_renders_no_bos_for_a_model_trained_without() -> None:
+    template = ChatTemplate(pythia_with_template())
+    assert template.tokenizer.bos_token_id is not None
+    assert template.tokenizer.bos_token_id not in template.encode(comparison()).prompt_ids
+
+
+def test_missing_bos_is_not_spelled_none() -> None:
+    tokenizer = tiny_tokenizers.qwen()
+    tokenizer.chat_template = "{{ bos_token }}" + CHAT_TEMPLATES["chatml"]
+    template = ChatTemplate(tokenizer)
+    assert tokenizer.bos_token is None
+    assert shown(template, template.encode(comparison())) == GOLDEN["qwen2.5"]
+
+
+# ---- named templates and terminators ---------------------------------------------------------------------------------
+
+
+def test_named_chatml_equals_the_family_s_own_where_the_marks_are_tokens() -> None:
+    tokenizer = tiny_tokenizers.qwen()
+    apply_named_template(tokenizer, "chatml")
+    template = ChatTemplate(tokenizer)
+    assert shown(template, template.encode(comparison())) == GOLDEN["qwen2.5"]
+
+
+def test_chatml_without_its_marks_ends_in_eos() -> None:
+    tokenizer = tiny_tokenizers.pythia()
+    apply_named_template(tokenizer, "chatml")
+    template = ChatTemplate(tokenizer)
+    row = template.encode(Comparison((Message("user", "Hello"),), RESPONSES))
+    prompt, response, _ = shown(template, row).split("=>")
+    assert prompt.replace("·", "") == "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+    assert response == "Two· plus· two· is· four·.·<|endoftext|>"
+    assert template.decode(row.response_ids[0]) == RESPONSES[0]
+
+
+def test_human_assistant_trims_around_turns() -> None:
+    template = ChatTemplate(pythia_with_template())
+    padded = Comparison((Message("user", " Hello \n"),), (" Hi!\n\n", "\n I do not know. "))
+    plain = Comparison((Message("user", "Hello"),), ("Hi!", "I do not know."))
+    assert template.encode(padded) == template.encode(plain)
+
+
+def test_named_template_is_saved_with_the_tokenizer(tmp_path) -> None:
+    tokenizer = tiny_tokenizers.pythia()
+    apply_named_template(tokenizer, "human-assistant")
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    apply_named_template(loaded, None)
+    assert ChatTemplate(loaded).encode(comparison()) == ChatTemplate(tokenizer).encode(comparison())
+    assert ChatTemplate(loaded).fingerprint == ChatTemplate(AutoTokenizer.from_pretrained(tmp_path)).fingerprint
+
+
+def test_a_name_wins_over_the_tokenizer_s_template_and_none_keeps_it() -> None:
+    tokenizer = tiny_tokenizers.qwen()
+    own = tokenizer.chat_template
+    apply_named_template(tokenizer, None)
+    assert tokenizer.chat_template == own
+    apply_named_template(tokenizer, "human-assistant")
+    assert tokenizer.chat_template == CHAT_TEMPLATES["human-assistant"]
+
+
+def test_no_template_and_no_name_lists_the_names() -> None:
+    tokenizer = tiny_tokenizers.pythia()
+    for attempt in (lambda: apply_named_template(tokenizer, None), lambda: ChatTemplate(tokenizer)):
+        with pytest.raises(UserError, match=r"no chat template.*chatml, human-assistant"):
+            attempt()
+    with pytest.raises(UserError, match=r"'chatlm'.*chatml, human-assistant"):
+        apply_named_template(tokenizer, "chatlm")
+
+
+def test_eos_is_added_where_the_template_ends_no_turn() -> None:
+    tokenizer = tiny_tokenizers.qwen()
+    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}{% endfor %}"
+    tokenizer.chat_template += "{% if add_generation_prompt %}<|im_start|>assistant:{% endif %}"
+    template = ChatTemplate(tokenizer)
+    row = template.encode(comparison())
+    assert shown(template, row).split("=>")[1] == " Two· plus· two· is· four·.·<|im_end|>"
+
+
+def test_nothing_that_could_end_a_turn_is_refused() -> None:
+    tokenizer = pythia_with_template()
+    tokenizer.eos_token = None
+    with pytest.raises(UserError, match=r"nothing would end a response.*eos_token"):
+        ChatTemplate(tokenizer)
+
+
+def test_added_white_space_tokens_are_no_terminator() -> None:
+    tokenizer = tiny_tokenizers.gemma3()  # "\n\n" is an added token, as in the real one
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}"
+    tokenizer.chat_template += "{% if add_generation_prompt %}assistant:{% endif %}"
+    template = ChatTemplate(tokenizer)
+    assert template.terminator_id == tokenizer.eos_token_id
+
+
+def test_qwen3_s_empty_thinking_is_trained_and_not_decoded() -> None:
+    template = ChatTemplate(tiny_tokenizers.qwen("qwen3"))
+    row = template.encode(comparison())
+    prompt, response, _ = shown(template, row).split("=>")
+    assert prompt.endswith("<|im_start|>·assistant·\n")
+    assert "think" not in prompt
+    assert response == "<think>·\n\n·</think>·\n\n·Two· plus· two· is· four·.·<|im_end|>"
+    assert template.decode(row.response_ids[0]) == RESPONSES[0]
+
+
+def test_template_with_the_date_renders_the_same_every_day() -> None:
+    tokenizer = tiny_tokenizers.qwen()
+    dated = "{{ '<|im_start|>system\n' + strftime_now('%d %b %Y') + '|' + strftime_now('%Y-%m-%d') + '<|im_end|>\n' }}"
+    tokenizer.chat_template = dated + CHAT_TEMPLATES["chatml"]
+    template = ChatTemplate(tokenizer)
+    assert "26 Jul 2024|2024-07-26" in tokenizer.decode(template.prompt_ids(DIALOGUE))
+
+
+def test_template_that_cannot_render_an_exchange_is_refused_at_once() -> None:
+    tokenizer = tiny_tokenizers.qwen()
+    tokenizer.chat_template = "{{ raise_exception('only tools are served') }}"
+    with pytest.raises(UserError, match="only tools are served"):
+        ChatTemplate(tokenizer)
+    tokenizer.chat_template = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    with pytest.raises(UserError, match="must begin what it renders with a response"):
+        ChatTemplate(tokenizer)
+
+
+def test_slow_tokenizer_is_refused() -> None:
+    with pytest.raises(UserError, match="fast tokenizer"):
+        ChatTemplate(SimpleNamespace(is_fast=False, name_or_path="old"))
+
+
+# ---- rows that are refused -------------------------------------------------------------------------------------------
+
+
+def refusal(template: ChatTemplate, row: Comparison, **limits: int) -> RowError:
+    """The error of a row, which the batched way must report just so."""
+    with pytest.raises(RowError) as caught:
+        template.encode(row, **limits)
+    (dropped,) = template.encode_many([row], **limits)
+    assert dropped == Dropped(row.row, caught.value.reason, caught.value.detail)
+    assert str(dropped).startswith(f"row {row.row}: {caught.value.reason}")
+    return caught.value
+
+
+def test_response_that_merges_with_the_prompt_is_refused_with_both_tokenisations() -> None:
+    error = refusal(ChatTemplate(tiny_tokenizers.qwen()), comparison(responses=("\nHi", "No")))
+    assert error.reason == "the prompt is not a prefix"
+    assert r"'<|im_start|>', 'assistant', '\n'] alone" in error.detail
+    assert r"'<|im_start|>', 'assistant', '\n\n', 'Hi', '<|im_end|>'] with its response" in error.detail
+
+
+def test_template_that_rewrites_the_prompt_is_refused_with_both_texts() -> None:
+    tokenizer = tiny_tokenizers.qwen()
+    # The probe, which is shorter, passes.
+    tokenizer.chat_template = "{% if messages | length == 4 %}late{% endif %}" + CHAT_TEMPLATES["chatml"]
+    error = refusal(ChatTemplate(tokenizer), Comparison(DIALOGUE, RESPONSES, 3))
+    assert error.reason == "the prompt is not a prefix"
+    assert r"'<|im_start|>user\nHello" in error.detail
+    assert "'late<|im_start|>user" in error.detail
+
+
+@pytest.mark.parametrize("where", ["response", "prompt"])
+@pytest.mark.parametrize(
+    ("family", "mark"),
+    [("qwen2.5", "<|im_end|>"), ("gemma3", "<bos>"), ("mistral", "[INST]"), ("pythia", "<|endoftext|>")],
+)
+def test_control_tokens_in_a_row_s_own_text_are_refused(family: str, mark: str, where: str) -> None:
+    template = ChatTemplate(FAMILIES[family]())
+    text = f"I know {mark} not"
+    row = (
+        comparison(family, responses=(text, "Hi"))
+        if where == "response"
+        else Comparison((Message("user", text),), RESPONSES)
+    )
+    error = refusal(template, row)
+    assert error.reason == "control token in the text"
+    assert mark in error.detail
+    if where == "prompt":
+        with pytest.raises(RowError, match="control token in the text"):
+            template.prompt_ids(row.prompt)
+
+
+def test_text_like_a_control_token_is_no_control_token() -> None:
+    template = ChatTemplate(tiny_tokenizers.qwen())
+    assert template.encode(comparison(responses=("<|im_stop|> and <think> and [INST]", "Hi")))
+
+
+def test_roles_that_the_template_refuses_give_its_own_message() -> None:
+    template = ChatTemplate(tiny_tokenizers.mistral())
+    twice = Comparison((Message("user", "Hello"), Message("user", "there")), RESPONSES)
+    for row in (twice, Comparison((SYSTEM, *DIALOGUE), RESPONSES)):
+        error = refusal(template, row)
+        assert error.reason == "refused by the chat template"
+        assert "Conversation roles must alternate" in error.detail
+
+
+def test_a_template_s_own_mistake_is_the_row_s_error_not_a_traceback() -> None:
+    tokenizer = tiny_tokenizers.qwen()
+    tokenizer.chat_template = CHAT_TEMPLATES["chatml"] + "{% if messages | length == 3 %}{{ 1 + 'x' }}{% endif %}"
+    assert refusal(ChatTemplate(tokenizer), Comparison(DIALOGUE, RESPONSES)).reason == "refused by the chat template"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("nothing", ["", "  \n"])
+def test_empty_responses_are_refused(family: str, nothing: str) -> None:
+    template = ChatTemplate(FAMILIES[family]())
+    assert refusal(template, comparison(family, responses=("Hi", nothing))).reason == "empty response"
+
+
+def test_response_of_which_the_tokenizer_leaves_nothing_is_empty() -> None:
+    tokenizer = tiny_tokenizers.qwen()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("\u200b", "")  # a space of no width
+    assert refusal(ChatTemplate(tokenizer), comparison(responses=("\u200b", "Hi"))).reason == "empty response"
+
+
+def test_turn_that_ends_unlike_others_is_refused() -> None:
+    tokenizer = tiny_tokenizers.qwen()
+    end = "{{ '<|endoftext|>' if m.content == 'odd' else '<|im_end|>' }}"
+    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m.content }}" + end + "{% endfor %}"
+    error = refusal(ChatTemplate(tokenizer), comparison(responses=("Hi", "odd")))
+    assert error.reason == "refused by the chat template"
+    assert "<|endoftext|>" in error.detail
+
+
+def test_thinking_without_an_answer_is_an_empty_response_only_if_the_thinking_is() -> None:
+    template = ChatTemplate(tiny_tokenizers.qwen("qwen3"))
+    assert refusal(template, comparison(responses=("", "Hi"))).reason == "empty response"
+    assert template.encode(comparison(responses=("<think>\nI know\n</think>\n\nTwo", "Hi")))
+
+
+def test_empty_prompt_and_broken_unicode_are_refused() -> None:
+    template = ChatTemplate(tiny_tokenizers.qwen())
+    assert refusal(template, Comparison((), RESPONSES)).reason == "empty prompt"
+    assert refusal(template, comparison(responses=("Hi \ud83d", "No"))).reason == "not valid Unicode"
+
+
+def test_responses_that_are_the_same_tokens_are_refused() -> None:
+    template = ChatTemplate(pythia_with_template())
+    assert refusal(template, comparison(responses=("Hi", "Hi "))).reason == "identical responses"
+    assert refusal(template, comparison(responses=("Hi", "No", "Hi"))).reason == "identical responses"
+
+
+def test_one_response_or_many() -> None:
+    template = ChatTemplate(tiny_tokenizers.qwen())
+    both = template.encode(comparison())
+    assert template.encode(comparison(responses=RESPONSES[:1])).response_ids == both.response_ids[:1]
+    assert len(template.encode(comparison(responses=(*RESPONSES, "Hello"))).response_ids) == 3
+
+
+# ---- length ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("responses", [RESPONSES, RESPONSES[::-1]])
+def test_prompt_loses_its_oldest_tokens_until_the_longest_response_fits(responses: tuple[str, ...]) -> None:
+    template = ChatTemplate(tiny_tokenizers.qwen())
+    whole = template.encode(comparison(responses=responses))
+    cut = template.encode(comparison(responses=responses), max_length=20)
+    assert max(len(ids) for ids in whole.response_ids) == 7
+    assert cut.response_ids == whole.response_ids
+    assert cut.prompt_ids == whole.prompt_ids[-13:]
+
+
+def test_cut_prompt_keeps_its_bos() -> None:
+    template = ChatTemplate(tiny_tokenizers.gemma3())
+    whole = template.encode(comparison("gemma3"))
+    cut = template.encode(comparison("gemma3"), max_prompt_length=5)
+    assert cut.prompt_ids == (whole.prompt_ids[0], *whole.prompt_ids[-4:])
+    assert cut.response_ids == whole.response_ids
+    assert template.prompt_ids(comparison("gemma3").prompt, max_prompt_length=5) == list(cut.prompt_ids)
+
+
+def test_the_stricter_of_both_limits_holds() -> None:
+    template = ChatTemplate(tiny_tokenizers.qwen())
+    assert len(template.encode(comparison(), max_length=30, max_prompt_length=9).prompt_ids) == 9
+    assert len(template.encode(comparison(), max_length=12, max_prompt_length=9).prompt_ids) == 5
+
+
+def test_limits_that_a_row_just_meets_change_nothing() -> None:
+    template = ChatTemplate(tiny_tokenizers.gemma3())
+    whole = template.encode(comparison("gemma3"))
+    exact = len(whole.prompt_ids)
+    assert template.encode(comparison("gemma3"), max_length=exact + 7, max_prompt_length=exact) == whole
+
+
+@pytest.mark.parametrize(("family", "least"), [("qwen2.5", 8), ("gemma3", 9)])
+def test_row_without_room_for_one_prompt_token_is_too_long(family: str, least: int) -> None:
+    template = ChatTemplate(FAMILIES[family]())
+    assert len(template.encode(comparison(family), max_length=least).prompt_ids) == least - 7
+    assert refusal(template, comparison(family), max_length=least - 1).reason == "too long"
+
+
+def test_too_long_raises_with_the_row_if_asked() -> None:
+    template = ChatTemplate(tiny_tokenizers.qwen())
+    rows = [Dropped(1, "too short"), comparison(row=2, responses=("", "Hi")), comparison(row=3)]
+    with pytest.raises(UserError, match=r"row 3: too long.*7 tokens.*max_length 7.*on_too_long"):
+        list(template.encode_many(rows, max_length=7, on_too_long="raise"))
+
+
+# ---- many rows, foreign settings, fingerprint ------------------------------------------------------------------------
+
+
+def test_many_rows_are_encoded_as_one_by_one_in_order_and_lazily() -> None:
+    template = ChatTemplate(tiny_tokenizers.qwen())
+    rows: list[Comparison | Dropped] = [
+        comparison(row=n, responses=(f"Hi {n}", f"No {n}" if n % 5 else "")) if n % 7 else Dropped(n, "unreadable")
+        for n in range(1, 601)
+    ]
+    taken = []
+
+    def source():
+        for row in rows:
+            taken.append(row)
+            yield row
+
+    results = template.encode_many(source(), max_length=25)
+    first = next(results)
+    assert len(taken) < 300
+    for given, result in zip(rows, [first, *results], strict=True):
+        if isinstance(given, Dropped):
+            assert result is given
+        elif given.responses[1]:
+            assert result == template.encode(given, max_length=25)
+        else:
+            assert isinstance(result, Dropped)
+            assert (result.row, result.reason) == (given.row, "empty response")
+
+
+def test_truncation_and_padding_left_in_the_tokenizer_do_not_leak() -> None:
+    tokenizer = tiny_tokenizers.qwen()
+    template = ChatTemplate(tokenizer)
+    expected, fingerprint = template.encode(comparison()), template.fingerprint
+    tokenizer.backend_tokenizer.enable_truncation(4)
+    tokenizer.backend_tokenizer.enable_padding(length=100)
+    tokenizer.backend_tokenizer.encode_special_tokens = True
+    assert template.encode(comparison()) == expected
+    again = ChatTemplate(tokenizer)
+    tokenizer.backend_tokenizer.enable_truncation(4)
+    assert again.fingerprint == fingerprint
+
+
+def test_fingerprint_tells_vocabulary_template_and_special_tokens_apart() -> None:
+    def changed(change: Callable[[PreTrainedTokenizerFast], object]) -> str:
+        tokenizer = tiny_tokenizers.qwen()
+        change(tokenizer)
+        return ChatTemplate(tokenizer).fingerprint
+
+    prints = [
+        changed(lambda _: None),
+        changed(lambda tokenizer: tokenizer.add_tokens(["brief."])),
+        changed(lambda tokenizer: apply_named_template(tokenizer, "chatml")),
+        changed(lambda tokenizer: setattr(tokenizer, "eos_token", "<|endoftext|>")),
+    ]
+    assert len(set(prints)) == len(prints)
+    assert changed(lambda _: None) == prints[0]
+
+
+def test_explain_shows_pieces_of_a_character() -> None:
+    template = ChatTemplate(tiny_tokenizers.qwen())
+    row = template.encode(comparison(responses=("é", "Hi")))
+    assert [token.text for token in template.explain(row) if token.trained] == ["Ã", "©", "<|im_end|>"]
+    assert [token.id for token in template.explain(row)] == [*row.prompt_ids, *row.response_ids[0]]
