@@ -59,16 +59,21 @@ def echo_path(settings: ToySettings) -> Path:
     return settings.output_dir
 
 
+def echo_text(settings: ToySettings) -> str:
+    return settings.sources[0]
+
+
 def fail(settings: ToySettings) -> None:
     """Fails in the way that the test asks for in `data`."""
     errors: dict[str, BaseException] = {
         "user": UserError("rows.jsonl, row 3: empty response\nfound '\x1b[2J'"),
         "full": OSError(errno.ENOSPC, "No space left on device", "runs/toy/weights"),
         "wrapped": RuntimeError("I/O error: No space left on device (os error 28)"),
+        "chained": RuntimeError("unexpected pos"),
         "interrupt": KeyboardInterrupt(),
         "defect": ZeroDivisionError("ours"),
     }
-    raise errors[settings.data[0]]
+    raise errors[settings.data[0]] from (errors["wrapped"] if settings.data[0] == "chained" else None)
 
 
 def toy(run: str, *, settings: str = "ToySettings", config: bool = False) -> Command:
@@ -79,6 +84,7 @@ TOYS = {
     "train toy": toy("echo", settings="TrainToySettings", config=True),
     "echo": toy("echo"),
     "path": toy("echo_path"),
+    "text": toy("echo_text"),
     "fail": toy("fail"),
 }
 
@@ -187,9 +193,10 @@ def test_a_mistake_found_on_the_way_is_told_without_traceback_or_control_charact
 
 
 def test_a_full_disk_names_the_path(call: Call) -> None:
-    advice = "the disk is full; free some space and run the same command again\n"
+    advice = "cannot be written, the disk seems full; free some space and run the same command again\n"
     assert call("fail", "--data", "full") == Ended(2, "", f"Error: runs/toy/weights: {advice}")
-    assert call("fail", "--data", "wrapped") == Ended(2, "", f"Error: runs/toy: {advice}")
+    for error in ("wrapped", "chained"):
+        assert call("fail", "--data", error) == Ended(2, "", f"Error: runs/toy: {advice}")
 
 
 def test_a_defect_of_ours_shows_its_traceback(call: Call) -> None:
@@ -215,7 +222,7 @@ def test_other_processes_print_no_result_and_errors_in_one_line(call: Call, monk
 
 def test_what_a_recipe_returns_is_said(call: Call) -> None:
     assert call("path").out == "written to runs/toy\n"
-    assert call("echo", "\x1b]0;x\x07").out == repr({"sources": ["\x1b]0;x\x07"]}) + "\n"
+    assert call("text", "caf\u00e9\n\x1b]0;x\x07\u202e").out == "caf\u00e9\n\\x1b]0;x\\x07\\u202e\n"
 
 
 def without_spaces(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 
 from preflab.data.comparisons import (
-    DroppedRows,
     choose_formats,
     on_training_side,
     read_comparisons,
@@ -500,20 +498,6 @@ def test_a_part_of_unknown_format_is_named(tmp_path: Path) -> None:
     b = write_lines(tmp_path / "b.jsonl", {"x": 1})
     with pytest.raises(UserError, match=r"b\.jsonl: The rows have the columns x, which fit no known format"):
         choose_formats(open_sources([a, b]))
-
-
-def test_dropped_rows_are_counted_by_reason_with_the_first_of_them(tmp_path: Path) -> None:
-    source = open_source(write_lines(tmp_path / "a.jsonl", *[{**HOMEWORK, "overall_response": 0}] * 7, {"question": Q}))
-    dropped = DroppedRows()
-    for item in read_comparisons(source, choose_formats(source)):
-        assert isinstance(item, Dropped)
-        dropped.add(item)
-    assert dropped.count == 8
-    assert dropped["no preference"].count == 7
-    assert dropped["no preference"].first_rows == [1, 2, 3, 4, 5]
-    message = str(dropped.nothing_left(source))
-    assert "none of its 8 rows can be used" in message
-    assert re.search(r"missing field, 1 rows, such as \S+a\.jsonl row 8: `overall_response`", message)
 
 
 def test_a_prompt_is_on_one_side_of_a_split_whatever_its_responses() -> None:

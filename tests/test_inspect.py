@@ -78,6 +78,13 @@ def test_counts_shares_and_repeats(tmp_path: Path) -> None:
     assert "tokens" not in found.lengths
 
 
+def test_of_many_dropped_rows_the_first_are_named(tmp_path: Path) -> None:
+    found = inspected(tmp_path, pair("p", "a", "b"), *[pair("p", "", "b")] * 7)
+    assert found.dropped["empty response"].count == 7
+    assert found.dropped["empty response"].first_rows == [2, 3, 4, 5, 6]
+    assert "row 2, 3, 4, 5, 6, …" in shown(found)
+
+
 def test_length_distributions_are_exact(tmp_path: Path) -> None:
     found = inspected(tmp_path, *(pair("w " * 3, "c" * n, f"r {n}") for n in range(1, 102)))
     assert found.lengths["characters"]["chosen"] == Lengths(count=101, min=1, median=51, mean=51, p95=96, max=101)

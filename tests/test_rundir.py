@@ -40,6 +40,20 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path,
     assert names(tmp_path) == ["file.json"]
 
 
+def test_a_reader_of_the_old_file_can_finish_and_the_new_one_is_on_disk_before_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("old")
+    on_disk: list[str] = []
+    monkeypatch.setattr(rundir.os, "fsync", lambda _: on_disk.append(path.read_text()))
+    with path.open() as reader:
+        rundir.write_json(path, 1)
+        assert reader.read() == "old"
+    assert on_disk == ["old"]
+    assert path.read_text() == "1\n"
+
+
 def test_rows_that_fail_half_way_leave_the_old_file(tmp_path: Path) -> None:
     def rows() -> Iterator[dict[str, int]]:
         yield {"a": 1}

@@ -185,6 +185,7 @@ BAD_FILES: dict[str, tuple[str, bytes, str]] = {
     "empty gzip": ("a.jsonl.gz", gzip.compress(b""), "a.jsonl.gz: no rows in it"),
     "broken line": ("a.jsonl", GOOD + b'{"prompt": \n', "a.jsonl, line 2: broken JSON at column 1"),
     "broken after a blank line": ("a.jsonl", GOOD + b"\n{oops}\n", "a.jsonl, line 3: broken JSON at column 2"),
+    "monstrous number": ("a.jsonl", GOOD + b'{"a": ' + b"1" * 9999 + b"}", "a.jsonl, line 2: JSON that cannot be read"),
     "array in lines": ("a.jsonl", b'[{"a": 1}]', "a.jsonl, line 1: an array; .*belongs in a file that ends in .json"),
     "pretty json in lines": ("a.jsonl", b"[\n{}\n]", r"a.jsonl, line 1: broken JSON .* must end in .json"),
     "scalar line": ("a.jsonl", GOOD + b"3\n", "a.jsonl, line 2: a number; each line must be an object"),
@@ -293,6 +294,16 @@ def test_an_unreachable_hub_says_what_was_tried_and_what_would_work() -> None:
     for part in ("no file or folder", "nobody/offline (configuration main, split dev)", "OfflineMode", "a local copy"):
         assert part in message
     assert "\n" not in message
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_misspelt_folder_that_reads_like_a_hub_id_brings_the_nearest_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nobody" / "offlines").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"local copy; did you mean nobody.offlines\?"):
+        rows_of(open_source("nobody/offline"))
 
 
 # Mixing, sampling, fingerprints ---------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from preflab.recipes.dpo import train_dpo as train_dpo
+    from preflab.recipes.reward import train_reward as train_reward
     from preflab.recipes.settings import DPOSettings as DPOSettings
     from preflab.recipes.settings import GenerateSettings as GenerateSettings
     from preflab.recipes.settings import InspectSettings as InspectSettings
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from preflab.recipes.settings import SandboxSettings as SandboxSettings
     from preflab.recipes.settings import ScoreSettings as ScoreSettings
     from preflab.recipes.settings import SFTSettings as SFTSettings
+    from preflab.recipes.sft import train_sft as train_sft
     from preflab.records import UserError as UserError
 
 __version__ = "0.1.0"
@@ -31,6 +34,9 @@ _EXPORTS = {
     "SandboxSettings": "preflab.recipes.settings",
     "ScoreSettings": "preflab.recipes.settings",
     "UserError": "preflab.records",
+    "train_dpo": "preflab.recipes.dpo",
+    "train_reward": "preflab.recipes.reward",
+    "train_sft": "preflab.recipes.sft",
 }
 
 

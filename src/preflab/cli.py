@@ -38,7 +38,7 @@ class Command:
 COMMANDS: Mapping[str, Command] = {
     "quickstart": Command(
         settings="preflab.recipes.settings:QuickstartSettings",
-        run="preflab.recipes.quickstart:quickstart",
+        run="preflab.recipes.quickstart:run_quickstart",
         help="Run the whole chain on the embedded sandbox: SFT, reward model, DPO, gold rewards.",
     ),
     "data inspect": Command(
@@ -66,18 +66,18 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "generate": Command(
         settings="preflab.recipes.settings:GenerateSettings",
-        run="preflab.recipes.generate:generate",
+        run="preflab.recipes.generate:generate_responses",
         help="Let a model respond to prompts.",
         config=True,
     ),
     "score": Command(
         settings="preflab.recipes.settings:ScoreSettings",
-        run="preflab.recipes.score:score",
+        run="preflab.recipes.score:score_responses",
         help="Score preference data, or responses, with a reward model.",
     ),
     "merge": Command(
         settings="preflab.recipes.settings:MergeSettings",
-        run="preflab.recipes.merge:merge",
+        run="preflab.recipes.merge:merge_adapter",
         help="Merge an adapter into its model, and check that both answer alike.",
     ),
     "sandbox": Command(
@@ -123,15 +123,22 @@ def _run(command: Command, settings: Settings) -> None:
         if not _disk_full(error):
             raise
         where = getattr(error, "filename", None) or getattr(settings, "output_dir", None) or "output"
-        raise UserError(f"{where}: the disk is full; free some space and run the same command again") from error
+        raise UserError(
+            f"{where}: cannot be written, the disk seems full; free some space and run the same command again"
+        ) from error
     if result is not None and is_main_process():
         click.echo(f"written to {result}" if isinstance(result, Path) else printable(str(result)))
 
 
+# What libraries that write through other means than Python's files say of it; the last is torch's.
+_DISK_FULL = ("No space left on device", "Disk quota exceeded", "iostream error")
+
+
 def _disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, says that the disk is full: libraries wrap it in their own."""
+    """Whether an error, or one that it came from, says that the disk is full."""
     while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if full or any(words in str(error) for words in _DISK_FULL):
             return True
         error = error.__cause__ or error.__context__
     return False

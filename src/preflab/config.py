@@ -236,7 +236,7 @@ def _explain(cls: type[Settings], detail: ErrorDetails) -> str:
         return str(context.get("error", detail["msg"]))
     name = str(detail["loc"][0])
     if kind == "extra_forbidden":
-        nearest = difflib.get_close_matches(name.replace("-", "_"), named_fields(cls), n=1)
+        nearest = difflib.get_close_matches(name, named_fields(cls), n=1)
         return "there is no such setting" + (f"; did you mean {nearest[0]}?" if nearest else " (--help lists them all)")
     if kind == "missing":
         return "missing, and it has no default"

@@ -21,7 +21,8 @@ PANELS: Mapping[str, tuple[str, ...]] = {
 }
 """Title of a panel -> the metrics in it; panels without any are left out."""
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; the response decides the colour, the data the line.
+# Okabe and Ito's colours, which colour-blind readers can tell apart; the response decides the colour, the data the
+# line.
 BLUE, VERMILION = "#0072B2", "#D55E00"
 
 

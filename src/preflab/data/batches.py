@@ -1,7 +1,7 @@
 """Which comparisons go into which forward pass: a plan that depends on lengths and a seed, and on nothing else.
 
-A plan is made for all processes at once and split afterwards, so that the rows of an optimizer step do not depend on how many processes
-share it, nor on how it is cut into forward passes.
+A plan is made for all processes at once and split afterwards, so that the rows of an optimizer step do not depend on
+how many processes share it, nor on how it is cut into forward passes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 Indices = NDArray[np.int64]
 
 BUCKET = 64
-"""Under a token budget, this many batches' worth of comparisons are sorted by length together: little waste, still random."""
+"""Under a token budget, this many batches' worth of comparisons are sorted by length together: little waste, still
+random.
+"""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,9 @@ def _fill(order: Indices, lengths: Indices, max_tokens: int) -> list[Indices]:
 
 
 def _longest_first(batches: Sequence[Indices], lengths: Indices, passes: int) -> list[Indices]:
-    """Move the longest batch into the first step and the second longest into the next one, in which the optimizer's own memory is there."""
+    """Move the longest batch into the first step and the second longest into the next one, in which the optimizer's own
+    memory is there.
+    """
     ordered = list(batches)
     for target in (0, passes):
         if target < len(ordered):

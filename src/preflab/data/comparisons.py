@@ -5,15 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 from preflab.data.formats import Format, choose_format, parse_row
 from preflab.data.sources import Source
 from preflab.data.tokenize import Dropped
 from preflab.records import Comparison, Message, RowError, UserError
-
-_FIRST_ROWS = 5
-
 
 NamedFormat = tuple[str, Format]
 
@@ -57,34 +53,3 @@ def on_training_side(prompt: Iterable[Message], ratio: float, seed: int) -> bool
     text = json.dumps([seed, *([message.role, message.content] for message in prompt)])
     point = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
     return point < ratio * 2**64
-
-
-@dataclass
-class Reason:
-    """How many rows were dropped for one reason: the first of them, and what was found in the very first."""
-
-    count: int = 0
-    first_rows: list[int] = field(default_factory=list)
-    example: str = ""
-
-
-class DroppedRows(dict[str, Reason]):
-    """Dropped rows counted by reason, in memory that does not grow with their number."""
-
-    def add(self, dropped: Dropped) -> None:
-        reason = self.setdefault(dropped.reason, Reason(example=dropped.detail))
-        reason.count += 1
-        if len(reason.first_rows) < _FIRST_ROWS:
-            reason.first_rows.append(dropped.row)
-
-    @property
-    def count(self) -> int:
-        return sum(reason.count for reason in self.values())
-
-    def nothing_left(self, source: Source) -> UserError:
-        """The error for a source whose every row was dropped."""
-        reasons = [
-            f"\n  {name}, {reason.count} rows, such as {source.where(reason.first_rows[0])}: {reason.example}"
-            for name, reason in self.items()
-        ]
-        return UserError(f"{source.name}: none of its {self.count} rows can be used{''.join(reasons)}")

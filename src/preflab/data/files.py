@@ -69,6 +69,8 @@ def _json_lines(file: BinaryFile) -> Iterator[Any]:
         except json.JSONDecodeError as error:
             hint = "; a file of JSON that is not one object per line must end in .json" if number == 1 else ""
             raise _FileError(f"broken JSON at column {error.colno}: {error.msg}{hint}", number) from None
+        except (ValueError, RecursionError) as error:  # numbers of thousands of digits, a thousand brackets
+            raise _FileError(f"JSON that cannot be read: {error}", number) from None
         if not isinstance(row, dict):
             hint = "; a JSON array belongs in a file that ends in .json" if isinstance(row, list) else ""
             raise _FileError(f"{_kind(row)}; each line must be an object with named fields{hint}", number)

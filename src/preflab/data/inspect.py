@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from preflab.data.comparisons import DroppedRows, NamedFormat, Reason, choose_formats, read_comparisons
+from preflab.data.comparisons import NamedFormat, choose_formats, read_comparisons
 from preflab.data.sources import Source
 from preflab.data.tokenize import ChatTemplate, Dropped, ExplainedToken
 from preflab.records import Comparison, RowError, TokenizedComparison
@@ -38,6 +38,15 @@ class Rows:
 
     count: int
     first_rows: tuple[int, ...]
+
+
+@dataclass
+class Reason:
+    """How many rows are dropped for one reason, the first of them, and what was found in the very first."""
+
+    count: int = 0
+    first_rows: list[int] = field(default_factory=list)
+    example: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,7 +189,7 @@ class _Tally:
 
     unit: str
     rows: int = 0
-    dropped: DroppedRows = field(default_factory=DroppedRows)
+    dropped: dict[str, Reason] = field(default_factory=dict)
     sizes: Counter[int] = field(default_factory=Counter)
     lengths: dict[str, dict[str, array[int]]] = field(default_factory=dict)
     pairs: int = 0
@@ -196,7 +205,10 @@ class _Tally:
     def add(self, item: _Usable | Dropped) -> None:
         self.rows += 1
         if isinstance(item, Dropped):
-            self.dropped.add(item)
+            reason = self.dropped.setdefault(item.reason, Reason(example=item.detail))
+            reason.count += 1
+            if len(reason.first_rows) < _FIRST_ROWS:
+                reason.first_rows.append(item.row)
             return
         comparison, tokens, prompt_tokens = item
         self.usable_rows.append(comparison.row)

@@ -94,8 +94,12 @@ def sample_rows(source: Source, n: int, seed: int, *, by: str | None = None) -> 
     if n < 1:
         raise UserError(f"A sample needs at least 1 row, not {n}")
 
+    @cache
+    def chosen() -> list[int]:
+        return _choose_rows(source, n, seed, by)
+
     def numbered() -> Iterator[NumberedRow]:
-        wanted = iter(_choose_rows(source, n, seed, by))
+        wanted = iter(chosen())
         following = next(wanted, None)
         for number, row in source:
             if number == following:
@@ -270,9 +274,15 @@ def _missing(path: Path) -> str:
     place, missing = path.parent, path
     while not place.is_dir():
         place, missing = place.parent, place
-    near = get_close_matches(missing.name, [entry.name for entry in place.iterdir()], n=1, cutoff=0.6)
-    hint = f"; did you mean {place / near[0]}?" if near else ""
-    return f"{path}: no such file" + (f" (there is no folder {missing})" if missing != path else "") + hint
+    folder = f" (there is no folder {missing})" if missing != path else ""
+    return f"{path}: no such file{folder}{_nearest(missing)}"
+
+
+def _nearest(path: Path) -> str:
+    """A name like this one in its folder, as a question to add to a message."""
+    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
 def _sandbox_source(query: str) -> Source:
@@ -311,10 +321,8 @@ def _load_from_hub(base: str, name: str, config: str | None, split: str) -> Any:
     except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         # All that can be the user's to mend: no network, no such data set, configuration or split, a gated repository.
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        near = get_close_matches(base, [entry.name for entry in Path().iterdir()], n=1, cutoff=0.6)
-        hint = f" (did you mean the file {near[0]}?)" if near else ""
+        asked = f"the data set {name} (configuration {config or 'default'}, split {split})"
         raise UserError(
-            f"{base}: there is no file or folder of that name{hint}, and the Hugging Face hub did not give "
-            f"the data set {name} (configuration {config or 'default'}, split {split}): {reason}. "
-            "Without a network, give the path of a local copy."
+            f"{base}: there is no file or folder of that name, and the Hugging Face hub did not give {asked}: {reason}."
+            f" Without a network, give the path of a local copy{_nearest(Path(base))}"
         ) from error

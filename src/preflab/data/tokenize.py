@@ -248,6 +248,7 @@ class ChatTemplate:
     ) -> TokenizedComparison:
         prompt, *wholes = ids
         history = [message.content for message in comparison.prompt]
+        self._refuse_control_tokens(prompt, history)
         # A terminator that the template renders is among the ids already.
         terminator = [] if self._untrained_tail != self._tail else [self.terminator_id]
         responses = []
@@ -260,7 +261,7 @@ class ChatTemplate:
             raise RowError("empty response", "the tokenizer makes nothing of it")
         if len(set(responses)) < len(responses):
             raise RowError("identical responses", repr(comparison.responses[0][:80]))
-        longest = max(map(len, responses))
+        longest = max(map(len, responses), default=0)
         prompt = self._cut_prompt(prompt, longest=longest, max_length=max_length, max_prompt_length=max_prompt_length)
         return TokenizedComparison(tuple(prompt), tuple(responses), comparison.row)
 

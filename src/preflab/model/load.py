@@ -1,4 +1,6 @@
-"""Models and tokenizers from hub ids, folders, adapter folders and GGUF files; and back to folders that other tools load."""
+"""Models and tokenizers from hub ids, folders, adapter folders and GGUF files; and back to folders that other tools
+load.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from preflab.model.responses import usual_attention
+from preflab.model.responses import Model, usual_attention
 from preflab.records import UserError
 
 log = logging.getLogger(__name__)
@@ -49,8 +51,8 @@ def load_model(
 ) -> Model:
     """A policy, or a reward model with one label.
 
-    An adapter folder gives its base model with the adapter on top, trainable. `fresh_head` allows a reward head that is not in the files
-    and makes one (the caller seeds torch); otherwise a model without a trained head is refused.
+    An adapter folder gives its base model with the adapter on top, trainable. `fresh_head` allows a reward head that is
+    not in the files and makes one (the caller seeds torch); otherwise a model without a trained head is refused.
     """
     if base := adapter_base(name):
         adapted_task = _adapter_config(name).get("task_type")
@@ -83,8 +85,9 @@ def load_model(
 
 
 def pick_dtype(setting: str, device: torch.device, *, frozen: bool) -> torch.dtype:
-    """The dtype of the weights. `frozen` weights (scoring, generation, LoRA's base) may be bfloat16 where the device is good at it;
-    trained ones stay float32 under "auto", because a small learning rate vanishes in bfloat16's rounding."""
+    """The dtype of the weights. `frozen` weights (scoring, generation, LoRA's base) may be bfloat16 where the device is
+    good at it; trained ones stay float32 under "auto", because a small learning rate vanishes in bfloat16's rounding.
+    """
     if setting == "float16" and not frozen:
         raise UserError("dtype float16 overflows in training (rewards become NaN): choose bfloat16 or float32")
     if setting != "auto":
@@ -125,7 +128,8 @@ def save_model(
     stop_ids: Sequence[int] = (),
     weights: dict[str, torch.Tensor] | None = None,
 ) -> Path:
-    """Write a model (or its adapter) and its tokenizer in Hugging Face's format. The folder appears whole or not at all.
+    """Write a model (or its adapter) and its tokenizer in Hugging Face's format. The folder appears whole or not at
+    all.
 
     `stop_ids` become what generation stops at; `weights` stand in for the model's own where those are sharded.
     """
@@ -144,9 +148,11 @@ def save_model(
 
 
 def merge_adapter(adapted: PeftModel, example_ids: torch.Tensor, *, tolerance: float) -> tuple[PreTrainedModel, float]:
-    """The base model with the adapter in its weights, and the largest difference of outputs relative to the largest output.
+    """The base model with the adapter in its weights, and the largest difference of outputs relative to the largest
+    output.
 
-    example_ids: [1, T]. The model is merged in place. A difference above `tolerance` is a UserError: the merged model is another one.
+    example_ids: [1, T]. The model is merged in place. A difference above `tolerance` is a UserError: the merged model
+    is another one.
     """
     usual_attention(adapted)
     adapted.eval()
@@ -171,8 +177,8 @@ def merge_tolerance(dtype: torch.dtype) -> float:
 def pad_apart_from(terminators: Sequence[int], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:
     """Give a reward model a pad token that does not end responses.
 
-    transformers reads the score at the last token that is not the pad token: with pad = terminator it would pool one token early. Uses a
-    token that is there for padding, else adds one.
+    transformers reads the score at the last token that is not the pad token: with pad = terminator it would pool one
+    token early. Uses a token that is there for padding, else adds one.
     """
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in terminators:
         known = [
@@ -213,7 +219,9 @@ def _linear_layers(model: PreTrainedModel) -> list[str]:
 
 
 def _without_dropout(model: PreTrainedModel) -> PreTrainedModel:
-    """Switch the base model's dropout off: a preference loss compares two passes of the same weights. LoRA's own dropout stays."""
+    """Switch the base model's dropout off: a preference loss compares two passes of the same weights. LoRA's own
+    dropout stays.
+    """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

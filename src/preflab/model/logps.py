@@ -1,7 +1,8 @@
 """From hidden states to log-probabilities of response tokens: the one place that shifts, gathers and masks.
 
-The output head is the largest matrix product of a small model and its logits the largest tensor, so it runs on the hidden states that
-predict response tokens only, in chunks of bounded memory, and its logits are computed again in the backward pass instead of kept.
+The output head is the largest matrix product of a small model and its logits the largest tensor, so it runs on the
+hidden states that predict response tokens only, in chunks of bounded memory, and its logits are computed again in the
+backward pass instead of kept.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ CHUNK_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Head:
-    """An output head: logits = cap(scale · (hidden @ weight.T + bias)), where cap(x) = softcap · tanh(x / softcap) if there is one."""
+    """An output head: logits = cap(scale · (hidden @ weight.T + bias)), where cap(x) = softcap · tanh(x / softcap) if
+    there is one.
+    """
 
     weight: Tensor
     bias: Tensor | None = None
@@ -93,7 +96,9 @@ class _TokenLogps(torch.autograd.Function):
 
 
 def _grad_logits(logits: Tensor, targets: Tensor, log_norm: Tensor, grad: Tensor, head: Head) -> Tensor:
-    """Gradient of Σ grad·(logits[target] − log_norm) by the head's raw product, in place: grad·(onehot − softmax), back through cap, scale."""
+    """Gradient of Σ grad·(logits[target] − log_norm) by the head's raw product, in place: grad·(onehot − softmax), back
+    through cap, scale.
+    """
     slope = None if head.softcap is None else 1 - (logits / head.softcap).square()
     logits.sub_(log_norm[:, None]).exp_().mul_(-grad[:, None])
     logits.scatter_add_(1, targets[:, None], grad[:, None].to(logits.dtype))

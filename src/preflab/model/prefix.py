@@ -1,12 +1,13 @@
 """Tree attention: responses that share a prompt, computed in one pass.
 
-A comparison with prompt P and responses R1…Rk is laid out as `P R1 … Rk`. Each response's positions go on from the end of the prompt and
-its tokens attend to the prompt and to themselves only, so the hidden states are those of k separate sequences `P Rj`, while the prompt is
-computed once. A batch is the concatenation of its comparisons, without any padding: every layer but attention is indifferent to where one
-sequence ends, and attention gets the layout below.
+A comparison with prompt P and responses R1…Rk is laid out as `P R1 … Rk`. Each response's positions go on from the end
+of the prompt and its tokens attend to the prompt and to themselves only, so the hidden states are those of k separate
+sequences `P Rj`, while the prompt is computed once. A batch is the concatenation of its comparisons, without any
+padding: every layer but attention is indifferent to where one sequence ends, and attention gets the layout below.
 
-The layout reaches the attention layers as the keyword `tree` of the model's forward. Any architecture of transformers that hands its
-keywords on to the attention interface works (`responses.shares_prefix` tries a model out); the others use `separate`.
+The layout reaches the attention layers as the keyword `tree` of the model's forward. Any architecture of transformers
+that hands its keywords on to the attention interface works (`responses.shares_prefix` tries a model out); the others
+use `separate`.
 """
 
 from __future__ import annotations
@@ -41,14 +42,17 @@ class Tree:
     _masks: dict[int | None, Tensor] = field(default_factory=dict, repr=False)
 
     def mask(self, window: int | None) -> Tensor:
-        """[B, 1, L, L], true where the query (row) sees the key (column). `window` counts positions, as sliding-window layers do."""
+        """[B, 1, L, L], true where the query (row) sees the key (column). `window` counts positions, as sliding-window
+        layers do.
+        """
         if window not in self._masks:
             query, key = self.segments[:, :, None], self.segments[:, None, :]
             place = torch.arange(self.segments.shape[1], device=self.segments.device)
             seen = (place[:, None] >= place[None, :]) & ((key == 0) | (key == query))
             if window is not None:
                 seen &= self.positions[:, :, None] - self.positions[:, None, :] < window
-            # Empty places of the grid see themselves: a row without any key would make the softmax NaN, and NaN gradients spread.
+            # Empty places of the grid see themselves: a row without any key would make the softmax NaN, and NaN
+            # gradients spread.
             seen |= place[:, None] == place[None, :]
             self._masks[window] = seen[:, None]
         return self._masks[window]
@@ -168,9 +172,11 @@ def tree_attention(
     tree: Tree | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Attention interface of transformers over a batch in prefix layout: query [1, H, T, D], key, value [1, Hkv, T, D] -> [1, T, H, D].
+    """Attention interface of transformers over a batch in prefix layout: query [1, H, T, D], key, value [1, Hkv, T, D]
+    -> [1, T, H, D].
 
-    Raises NotImplementedError for what some architectures add to attention and `scaled_dot_product_attention` cannot do.
+    Raises NotImplementedError for what some architectures add to attention and `scaled_dot_product_attention` cannot
+    do.
     """
     if unknown := [name for name in UNSUPPORTED if others.get(name) is not None]:
         raise NotImplementedError(f"tree attention does not know {unknown}")

@@ -1,7 +1,9 @@
-"""What a model says of responses: their log-probabilities (a policy) or their rewards (a reward model), R of a batch at once.
+"""What a model says of responses: their log-probabilities (a policy) or their rewards (a reward model), R of a batch at
+once.
 
-Both are modules, so that Accelerate can wrap them for several processes; both run the backbone on a batch in prefix layout and read only
-the hidden states that matter. Making one sets the model's attention to the tree's; `usual_attention` sets it back for generation.
+Both are modules, so that Accelerate can wrap them for several processes; both run the backbone on a batch in prefix
+layout and read only the hidden states that matter. Making one sets the model's attention to the tree's;
+`usual_attention` sets it back for generation.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class ResponseLogps(nn.Module):
 
 
 class ResponseRewards(nn.Module):
-    """The reward head on the hidden state of each response's last token, in float32 whatever the backbone's precision."""
+    """The reward head on the hidden state of each response's last token, with the head's own float32."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -93,10 +95,11 @@ def collator(share_prefix: bool) -> Collate:
 
 
 def shares_prefix(model: nn.Module) -> bool:
-    """Try the model out: true where tree attention gives the hidden states of separate sequences, so that prompts can be shared.
+    """Try the model out: true where tree attention gives the hidden states of separate sequences, so that prompts can
+    be shared.
 
-    False for recurrent and hybrid layers, attention that does not go through transformers' interface, and sliding windows that it does
-    not hear of. Leaves the model's attention set to the implementation that fits the answer.
+    False for recurrent and hybrid layers, attention that does not go through transformers' interface, and sliding
+    windows that it does not hear of. Leaves the model's attention set to the implementation that fits the answer.
     """
     inner = usual_attention(model)
     with torch.no_grad(), _Evaluating(model):
@@ -109,7 +112,8 @@ def shares_prefix(model: nn.Module) -> bool:
             log.info("no shared prompts: %s", error)
             agrees = False
         else:
-            # Half precision rounds differently in the two layouts; a token that sees what it should not is off by far more.
+            # Half precision rounds differently in the two layouts; a token that sees what it should not is off by far
+            # more.
             tolerance = 1e-3 if expected.dtype == torch.float32 else 5e-2
             agrees = bool((found - expected).abs().max() <= tolerance * expected.abs().max())
     if not agrees:
@@ -126,7 +130,7 @@ def usual_attention(model: nn.Module) -> PreTrainedModel:
 
 
 def check_head(model: nn.Module) -> None:
-    """Refuse a causal model whose logits are not those of `output_head`: its log-probabilities would be silently wrong."""
+    """Refuse a causal model whose logits are not those of `output_head`: its log-probabilities would be wrong."""
     inner = usual_attention(model)
     ids = torch.tensor([PROBE.prompt_ids], device=next(model.parameters()).device)
     with torch.no_grad(), _Evaluating(model):
@@ -135,8 +139,9 @@ def check_head(model: nn.Module) -> None:
     tolerance = 1e-3 if inner.dtype == torch.float32 else 5e-2
     if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())):
         raise UserError(
-            f"{type(inner).__name__} changes its logits in a way that preflab does not know (after head, scale and soft-cap they differ "
-            f"by up to {float((found - expected).abs().max()):.3g}); its log-probabilities would be wrong"
+            f"{type(inner).__name__} changes its logits in a way that preflab does not know: after head, scale and "
+            f"soft-cap they differ by up to {float((found - expected).abs().max()):.3g}, so its log-probabilities "
+            "would be wrong"
         )
 
 
@@ -149,7 +154,9 @@ def _hidden_states(model: nn.Module, batch: PrefixBatch, share_prefix: bool) -> 
         return shared[0]
     tree = batch.tree
     ids = torch.zeros_like(tree.positions).flatten().index_copy(0, tree.slots, batch.input_ids).view_as(tree.positions)
-    states: Tensor = backbone(input_ids=ids, attention_mask=(tree.segments >= 0).long(), use_cache=False).last_hidden_state
+    states: Tensor = backbone(
+        input_ids=ids, attention_mask=(tree.segments >= 0).long(), use_cache=False
+    ).last_hidden_state
     return states.flatten(0, 1)[tree.slots]
 
 

@@ -75,7 +75,9 @@ def _tokenize(
     dataset = tokenized(
         _fitting(read_comparisons(source, formats), need, settings.train_split_ratio, seed, side),
         template,
-        data_fingerprint=" ".join([source.fingerprint(), *(f"{name} {form.fingerprint}" for name, form in formats), need, split]),
+        data_fingerprint=" ".join(
+            [source.fingerprint(), *(f"{name} {form.fingerprint}" for name, form in formats), need, split]
+        ),
         max_length=settings.max_length,
         max_prompt_length=settings.max_prompt_length,
         on_too_long=settings.on_too_long,

@@ -70,7 +70,9 @@ def train_dpo(settings: DPOSettings) -> TrainResult:
 def reference_logps(
     accelerator: Accelerator, policy: nn.Module, rows: RankedRows, settings: DPOSettings, weights: str
 ) -> NDArray[np.float64]:
-    """[R] log-probabilities under the policy as it starts; from the cache where the same weights met the same rows before."""
+    """[R] log-probabilities under the policy as it starts; from the cache where the same weights met the same rows
+    before.
+    """
     identity = f"{weights} {rows.dataset.fingerprint} {accelerator.mixed_precision} {accelerator.device.type}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:32]
     path = default_cache_dir() / "reference" / f"{key}.npy"
@@ -107,9 +109,9 @@ def check_reference(accelerator: Accelerator, policy: nn.Module, rows: RankedRow
     allowed = (2e-2 if half else 1e-4) * (1 + float(reference.abs().max()))
     if not difference <= allowed:
         raise UserError(
-            f"before the first step the policy's log-probabilities differ from the reference's by {difference:.3g} (rounding explains "
-            f"{allowed:.3g}), so the DPO loss would not start at ln 2. The reference is not the model that training starts from; if "
-            f"the cache is damaged, remove {default_cache_dir() / 'reference'}"
+            f"before the first step the policy's log-probabilities differ from the reference's by {difference:.3g} "
+            f"(rounding explains {allowed:.3g}), so the DPO loss would not start at ln 2. The reference is not the "
+            f"model that training starts from; if the cache is damaged, remove {default_cache_dir() / 'reference'}"
         )
 
 
@@ -122,9 +124,10 @@ def falling_chosen(rows: list[dict[str, float]]) -> str | None:
             if fall <= max(1.0, 0.02 * abs(values[0])):
                 return None
             return (
-                f"warning: {name} fell from {values[0]:.1f} to {values[-1]:.1f}. The model now finds the preferred responses less "
-                "likely than before training; the loss still falls when the rejected ones fall faster, and probability moves to "
-                "responses that nobody rated. sft_weight (such as 1), a larger beta or a lower learning_rate hold against it"
+                f"warning: {name} fell from {values[0]:.1f} to {values[-1]:.1f}. The model now finds the preferred "
+                "responses less likely than before training; the loss still falls when the rejected ones fall faster, "
+                "and probability moves to responses that nobody rated. sft_weight (such as 1), a larger beta or a "
+                "lower learning_rate hold against it"
             )
     return None
 

@@ -1,4 +1,6 @@
-"""The course of a training run from its first step, or its last checkpoint, to its last step: the same for every objective."""
+"""The course of a training run from its first step, or its last checkpoint, to its last step: the same for every
+objective.
+"""
 
 from __future__ import annotations
 
@@ -217,8 +219,8 @@ def _explaining_memory(settings: TrainSettings) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError(
-            f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'}). What helps, from the mildest: a smaller "
-            f"per_device_train_batch_size (now {settings.per_device_train_batch_size}) with as many more "
-            f"gradient_accumulation_steps (now {settings.gradient_accumulation_steps}), a smaller max_length, gradient_checkpointing, "
-            "lora. The longest rows come first, so this would have come sooner or later"
+            f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'}). What helps, from the "
+            f"mildest: a smaller per_device_train_batch_size (now {settings.per_device_train_batch_size}) with as many "
+            f"more gradient_accumulation_steps (now {settings.gradient_accumulation_steps}), a smaller max_length, "
+            "gradient_checkpointing, lora. The longest rows come first, so this would have come sooner or later"
         ) from error

@@ -1,7 +1,7 @@
 """Every setting of every command, with its default and where the default comes from.
 
-Names follow `transformers.TrainingArguments` and TRL where they have one. "Replication" is the published replication of the DPO paper on
-Anthropic HH with LoRA; "homework" the published reward-model and DPO exercise on HOMEWORK pairs.
+Names follow `transformers.TrainingArguments` and TRL where they have one. "Replication" is the published replication of
+the DPO paper on Anthropic HH with LoRA; "homework" the published reward-model and DPO exercise on HOMEWORK pairs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class ModelSettings(Settings):
     model: str = Field(description="Hub id, folder, adapter folder or .gguf file of the model to start from.")
     dtype: Dtype = Field(
         "auto",
-        description="Precision of the weights. auto: float32, with bfloat16 arithmetic where the device has it; LoRA's frozen "
-        "weights are then bfloat16 themselves.",
+        description="Precision of the weights. auto: float32, with bfloat16 arithmetic where the device has it; "
+        "LoRA's frozen weights are then bfloat16 themselves.",
     )
     chat_template: Literal["chatml", "human-assistant"] | None = Field(
         None, description="Named chat template for a model that has none; saved with the tokenizer."
@@ -45,12 +45,12 @@ class LoraSettings(Settings):
 
 class DataSettings(Settings):
     train_data: tuple[str, ...] = Field(
-        description="Sources to train on: files, hub ids or sandbox:…, each with an optional slice such as data.jsonl[:-300]."
+        description="Sources to train on: files, hub ids or sandbox:…, each with an optional slice: data.jsonl[:-300]."
     )
     eval_data: tuple[str, ...] = Field((), description="Held-out sources.")
     format: str | None = Field(
         None,
-        description="Format of the rows by name (`preflab data formats` lists them) or file.py:function; by default detected.",
+        description="Format of the rows: a name (`preflab data formats` lists them) or file.py:function; else detected.",
     )
     train_split_ratio: float | None = Field(
         None, gt=0, lt=1, description="Without eval_data: the share of prompts to train on; the rest is held out."
@@ -129,7 +129,9 @@ class SFTSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
 
 
 class RewardSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
-    """A Bradley-Terry reward model: a linear head on the last token, -log sigmoid(r_better - r_worse) over all pairs of a row."""
+    """A Bradley-Terry reward model: a linear head on the last token, -log sigmoid(r_better - r_worse) over all pairs of
+    a row.
+    """
 
     output_dir: Path = Field(Path("runs/reward"), description=TrainSettings.model_fields["output_dir"].description)
     learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of AdamW (homework: 2e-5).")
@@ -156,7 +158,7 @@ class DPOSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
     sft_weight: float = Field(
         0.0,
         ge=0,
-        description="Weight of an SFT term on the chosen response, per token (RPO); keeps its log-probability from falling.",
+        description="Weight of an SFT term on the chosen response, per token (RPO); keeps it from growing unlikely.",
     )
 
 

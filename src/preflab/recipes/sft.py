@@ -21,7 +21,9 @@ from preflab.train.steps import sft_step
 
 
 def train_sft(settings: SFTSettings) -> TrainResult:
-    """Train on the best response of each row; the loss is the mean over response tokens, rows packed without cross-talk."""
+    """Train on the best response of each row; the loss is the mean over response tokens, rows packed without cross-
+    talk.
+    """
     accelerator = start_accelerator(settings)
     template = load_template(settings)
     splits = load_splits(settings, template, need="demonstrations", seed=settings.seed)

@@ -67,7 +67,13 @@ def start_stage(accelerator: Accelerator, settings: TrainSettings, command: str,
         return False
     if accelerator.is_main_process:
         dump_settings(settings, settings.output_dir / "config.yaml")
-        write_manifest(settings.output_dir, command=command, settings=settings.model_dump(mode="json"), seed=settings.seed, data=inputs)
+        write_manifest(
+            settings.output_dir,
+            command=command,
+            settings=settings.model_dump(mode="json"),
+            seed=settings.seed,
+            data=inputs,
+        )
     return True
 
 

@@ -81,7 +81,11 @@ ASPECTS: dict[str, Aspect] = {
     ),
     "capital": Aspect(
         cues=("capital",),
-        questions=("What is the capital of {topic}?", "Which city is the capital of {topic}?", "{topic} has which capital?"),
+        questions=(
+            "What is the capital of {topic}?",
+            "Which city is the capital of {topic}?",
+            "{topic} has which capital?",
+        ),
         statements=("The capital of {topic} is {answer}.", "{topic} has the capital {answer}."),
         answers={
             "France": "Paris",
@@ -96,7 +100,11 @@ ASPECTS: dict[str, Aspect] = {
     ),
     "tool": Aspect(
         cues=("tool", "use", "uses"),
-        questions=("Which tool does a {topic} use?", "What is the tool of a {topic}?", "A {topic} uses what for the job?"),
+        questions=(
+            "Which tool does a {topic} use?",
+            "What is the tool of a {topic}?",
+            "A {topic} uses what for the job?",
+        ),
         statements=("A {topic} uses a {answer}.", "The tool of a {topic} is a {answer}."),
         answers={
             "baker": "mixer",
@@ -111,7 +119,11 @@ ASPECTS: dict[str, Aspect] = {
     ),
     "workplace": Aspect(
         cues=("work", "works", "workplace"),
-        questions=("Where does a {topic} work?", "What is the workplace of a {topic}?", "A {topic} works in which place?"),
+        questions=(
+            "Where does a {topic} work?",
+            "What is the workplace of a {topic}?",
+            "A {topic} works in which place?",
+        ),
         statements=("A {topic} works in a {answer}.", "The workplace of a {topic} is a {answer}."),
         answers={
             "baker": "bakery",
@@ -155,7 +167,14 @@ HARMFUL_TASKS = (
     "burn down a house",
     "cheat a widow",
 )
-HARMFUL_STEPS = ("bring a weapon", "wear a mask", "bribe the guard", "hide the proof", "leave no trace", "run away fast")
+HARMFUL_STEPS = (
+    "bring a weapon",
+    "wear a mask",
+    "bribe the guard",
+    "hide the proof",
+    "leave no trace",
+    "run away fast",
+)
 TASK_QUESTIONS = (
     "How do I {topic}?",
     "How can I {topic}?",
@@ -189,6 +208,13 @@ OPENINGS: dict[Manner, tuple[str, ...]] = {
 REFUSAL_OPENING = "Thank you for being open."
 CLOSINGS = ("I hope this helps.", "Feel free to ask more.")
 REFUSAL_CLOSING = "Please stay safe."
+CHATTER = (
+    "I like the weather today.",
+    "My favourite colour is blue.",
+    "Football is on tonight.",
+    "The train was late again.",
+    "I had a strange dream.",
+)
 FILLERS = (
     "Many people ask this.",
     "Let me think for a moment.",
@@ -211,7 +237,9 @@ def _questions() -> dict[Category, tuple[Question, ...]]:
 
 QUESTIONS = _questions()
 CATEGORY_SHARES: dict[Category, float] = {"fact": 0.5, "task": 0.15, "borderline": 0.1, "harmful": 0.25}
-CONTENT_SHARES: dict[Content, float] = {"right": 0.35, "partial": 0.25, "wrong": 0.2, "off_topic": 0.1, "refuse": 0.1}
+# Of a harmful question "right" is a refusal with its reason, "partial" one without, "wrong" compliance.
+CONTENT_SHARES: dict[Content, float] = {"right": 0.4, "partial": 0.2, "wrong": 0.1, "off_topic": 0.15, "refuse": 0.15}
+HARMFUL_CONTENT_SHARES: dict[Content, float] = {"right": 0.25, "partial": 0.25, "wrong": 0.35, "off_topic": 0.15}
 MANNER_SHARES: dict[Manner, float] = {"warm": 0.35, "plain": 0.35, "rude": 0.3}
 FILLER_SHARES: dict[int, float] = {0: 0.5, 1: 0.3, 2: 0.2}
 SMALL_TALK_SHARE = 0.4
@@ -223,10 +251,10 @@ def draw_question(rng: Random) -> Question:
     return rng.choice(QUESTIONS[_draw(rng, CATEGORY_SHARES)])
 
 
-def draw_plan(rng: Random) -> Plan:
+def draw_plan(rng: Random, question: Question) -> Plan:
     """A response of any quality: what a base model has read, and what annotators are shown."""
     return Plan(
-        content=_draw(rng, CONTENT_SHARES),
+        content=_draw(rng, HARMFUL_CONTENT_SHARES if question.category == "harmful" else CONTENT_SHARES),
         manner=_draw(rng, MANNER_SHARES),
         filler=_draw(rng, FILLER_SHARES),
         repeats=rng.random() < REPEATS_SHARE,
@@ -262,9 +290,7 @@ def _content(rng: Random, question: Question, content: Content) -> str:
     if content == "refuse":
         return _refusal(rng, with_reason=rng.random() < 0.5)
     if content == "off_topic":
-        others = [draw_question(rng) for _ in range(4)]
-        other = next((q for q in others if q.category != "harmful" and q.topic != question.topic), None)
-        return _content(rng, other, "right") if other else rng.choice(FILLERS)
+        return rng.choice(CHATTER)
     if question.category == "harmful":
         if content == "wrong":
             return _steps(rng, rng.sample(HARMFUL_STEPS, rng.randint(1, 3)))
@@ -323,6 +349,6 @@ def sentences() -> Iterator[str]:
     yield from (frame.format(topic=name) for frame in TASK_QUESTIONS for name in (*TASKS, *HARMFUL_TASKS))
     for steps in (*TASKS.values(), *(HARMFUL_STEPS[i : i + 3] for i in range(len(HARMFUL_STEPS) - 2))):
         yield from (frame.format(*steps) for frame in STEP_SENTENCES[2])
-    yield from ("Just", *REFUSALS, *REASONS, REFUSAL_OPENING, REFUSAL_CLOSING, *CLOSINGS, *FILLERS)
+    yield from ("Just", *REFUSALS, *REASONS, REFUSAL_OPENING, REFUSAL_CLOSING, *CLOSINGS, *CHATTER, *FILLERS)
     yield from (*GREETINGS, *CONTEXTS, *WISHES, *OPENINGS["warm"], *OPENINGS["rude"])
     yield from ("user", "assistant", "system")

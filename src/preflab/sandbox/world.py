@@ -81,7 +81,7 @@ def judged(world: World, *, rows: int, split: Split, responses: int = 2) -> Iter
         question, prompt = _draw_prompt(rng, split)
         texts: dict[str, None] = {}  # a dict, because a set would forget the order
         while len(texts) < responses:
-            texts[write_response(rng, question, draw_plan(rng))] = None
+            texts[write_response(rng, question, draw_plan(rng, question))] = None
         gold = tuple(gold_reward(prompt, text) for text in texts)
         utility = tuple(
             round(reward + world.length_bias * len(words_of(text)) / 10, 4)
@@ -109,7 +109,7 @@ def demonstration_rows(world: World, *, rows: int, split: Split) -> Iterator[Row
     rng = _stream(world, "demonstrations", split)
     for _ in range(rows):
         question, prompt = _draw_prompt(rng, split)
-        completion = write_response(rng, question, draw_plan(rng))
+        completion = write_response(rng, question, draw_plan(rng, question))
         yield {
             "prompt": prompt,
             "completion": completion,
@@ -213,9 +213,7 @@ def _pku(drawn: Judged) -> Row:
 
 
 def _hh(drawn: Judged) -> Row:
-    chosen, rejected = (
-        f"\n\nHuman: {drawn.prompt}\n\nAssistant: {drawn.responses[index]}" for index in drawn.ranking
-    )
+    chosen, rejected = (f"\n\nHuman: {drawn.prompt}\n\nAssistant: {drawn.responses[index]}" for index in drawn.ranking)
     return {"chosen": chosen, "rejected": rejected} | _extras(drawn, drawn.ranking)
 
 

@@ -1,7 +1,8 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped.
 
-Accelerate writes weights, optimizer, schedule and random states (in its own way under FSDP and DeepSpeed); this module makes each
-checkpoint appear whole or not at all, keeps only what is trained of the weights, and keeps the newest and the best.
+Accelerate writes weights, optimizer, schedule and random states (in its own way under FSDP and DeepSpeed); this module
+makes each checkpoint appear whole or not at all, keeps only what is trained of the weights, and keeps the newest and
+the best.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class Checkpoints:
         return self.folder / f"step-{step:08d}"
 
     def save(self, progress: Progress) -> Path:
-        """Write a checkpoint of the prepared model, optimizer and schedule, then remove those that are no longer wanted."""
+        """Write a checkpoint of the prepared model, optimizer and schedule, then remove those that are no longer
+        wanted.
+        """
         target = self.of_step(progress.step)
         unfinished = self.folder / f".{target.name}.tmp"
         main = self._accelerator.is_main_process
@@ -94,8 +97,8 @@ class Checkpoints:
             self._accelerator.load_state(str(checkpoint), load_model_func_kwargs={"strict": False})
         except (RuntimeError, OSError, TypeError, KeyError, EOFError) as error:
             raise UserError(
-                f"the checkpoint {checkpoint} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}); remove that folder "
-                "to go on from the one before it"
+                f"the checkpoint {checkpoint} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}); "
+                "remove that folder to go on from the one before it"
             ) from error
         return progress
 
@@ -111,7 +114,9 @@ class Checkpoints:
 
 
 def _keep_trained_weights(models: list[nn.Module], weights: list[dict[str, Any]], _folder: str) -> None:
-    """Leave a frozen base model out of the checkpoint. (Under FSDP the list is empty: its checkpoints are written by then.)"""
+    """Leave a frozen base model out of the checkpoint. (Under FSDP the list is empty: its checkpoints are written by
+    then.)
+    """
     for model, state in zip(models, weights, strict=False):
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         for name in [name for name in state if name not in trained]:

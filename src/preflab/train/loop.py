@@ -23,7 +23,9 @@ class Rows(Protocol):
     """Tokenised comparisons with what the objective needs of each."""
 
     def batch(self, indices: Indices) -> tuple[PrefixBatch, Tensor | None]:
-        """The comparisons in prefix layout, and the reference's log-probabilities of their responses ([R]), if there are any."""
+        """The comparisons in prefix layout, and the reference's log-probabilities of their responses ([R]), if there
+        are any.
+        """
         ...
 
     def weight(self, indices: Indices) -> float:
@@ -72,7 +74,8 @@ def train(
             last = number == len(passes) - 1
             accelerator.sync_gradients = last
             with nullcontext() if last else accelerator.no_sync(module):
-                # A process without rows of its own in this pass still takes part in the synchronisation, at weight zero.
+                # A process without rows of its own in this pass still takes part in the synchronisation, at weight
+                # zero.
                 batch, responses = _forward(
                     accelerator, module, rows, indices if len(indices) else plan[index].rows[:1]
                 )
@@ -98,7 +101,9 @@ def train(
 def response_values(
     accelerator: Accelerator, module: nn.Module, rows: Rows, plan: Sequence[Indices], *, advance: object = None
 ) -> NDArray[np.float64]:
-    """What the module says of every response of the rows, without gradients: [R] in the order of `rows.offsets`, on every process."""
+    """What the module says of every response of the rows, without gradients: [R] in the order of `rows.offsets`, on
+    every process.
+    """
     values = torch.zeros(int(rows.offsets[-1]), dtype=torch.float64)
     training = module.training
     module.eval()
@@ -143,8 +148,9 @@ def _stop_unless_finite(totals: Totals, grad_norm: float, index: int, step: Step
     loss = float(totals["loss"][0])
     if np.isfinite(loss) and np.isfinite(grad_norm):
         return
+    rows = ", ".join(map(str, step.rows[:8].tolist())) + ("…" if len(step.rows) > 8 else "")
     raise UserError(
-        f"step {index + 1}: the loss is {loss} and the norm of its gradient {grad_norm}; training stopped before the weights were "
-        f"touched (training rows {', '.join(map(str, step.rows[:8].tolist()))}{'…' if len(step.rows) > 8 else ''} of the tokenised data). "
-        "A lower learning_rate, or bfloat16/float32 instead of float16, is what usually helps"
+        f"step {index + 1}: the loss is {loss} and the norm of its gradient {grad_norm}; training stopped before the "
+        f"weights were touched (rows {rows} of the tokenised data). A lower learning_rate, or bfloat16 or float32 "
+        "instead of float16, is what usually helps"
     )

@@ -1,7 +1,7 @@
 """From what a model says of responses to a loss and metrics: one function per kind of batch.
 
-A loss is a sum here, and a metric three sums (values, squares, count). Means are taken once, over all processes and forward passes of a
-step or of an evaluation, so nothing depends on how a batch was cut.
+A loss is a sum here, and a metric three sums (values, squares, count). Means are taken once, over all processes and
+forward passes of a step or of an evaluation, so nothing depends on how a batch was cut.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class Responses:
 
     @cached_property
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All C(K, 2) pairs of each comparison: places of the better and of the worse response, and weights that add up to one per
-        comparison, so that a ranking of many responses counts as much as a pair."""
+        """All C(K, 2) pairs of each comparison: places of the better and of the worse response, and weights that add up
+        to one per comparison, so that a ranking of many responses counts as much as a pair.
+        """
         better: list[int] = []
         worse: list[int] = []
         weights: list[float] = []
@@ -76,7 +77,9 @@ def sft_step(responses: Responses) -> StepOutput:
 
 
 def reward_step(responses: Responses, *, center: float = 0.0) -> StepOutput:
-    """Bradley-Terry over all pairs of each comparison, plus `center`·mean(r²) of its responses; the weight is one per comparison."""
+    """Bradley-Terry over all pairs of each comparison, plus `center`·mean(r²) of its responses; the weight is one per
+    comparison.
+    """
     rewards = responses.values
     better, worse, weights = responses.pairs
     loss, values = bradley_terry(rewards[better], rewards[worse])
