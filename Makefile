@@ -19,8 +19,9 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## our steps against TRL's, on this machine
-	$(BIN)/python -m benchmarks
+bench: $(INSTALLED)  ## our steps against TRL's, on this machine; other models and data: make bench ARGS="--model … --pairs …"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,bench]"
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

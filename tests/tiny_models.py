@@ -37,7 +37,15 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "layer_types": ["sliding_attention", "full_attention"],
     },
     "gpt_neox": {**{k: v for k, v in _MODERN.items() if k != "num_key_value_heads"}},
-    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "resid_pdrop": 0.0, "embd_pdrop": 0.0},
+    "gpt2": {
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": 256,
+        "resid_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "attn_pdrop": 0.0,
+    },
 }
 ARCHITECTURES: tuple[str, ...] = tuple(_OPTIONS)
 
@@ -60,4 +68,8 @@ def tiny_model(
             model = AutoModelForSequenceClassification.from_config(tiny_config(architecture, num_labels=1, **others))
         else:
             model = AutoModelForCausalLM.from_config(tiny_config(architecture, **others))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 1:  # biases and norms start at constants, behind which a mistake could hide
+                    parameter.add_(0.1 * torch.randn_like(parameter))
     return model.float().eval()

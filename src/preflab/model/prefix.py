@@ -57,6 +57,11 @@ class Tree:
             self._masks[window] = seen[:, None]
         return self._masks[window]
 
+    @property
+    def windows(self) -> set[int | None]:
+        """The windows that attention layers have asked for; None stands for the whole sequence."""
+        return set(self._masks)
+
     def to(self, device: torch.device | str) -> Tree:
         return Tree(self.slots.to(device), self.positions.to(device), self.segments.to(device))
 

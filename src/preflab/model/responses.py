@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from preflab.model.logps import Head, response_sums, token_logps
-from preflab.model.prefix import ATTENTION, PrefixBatch, prefix_batch, separate_batch
+from preflab.model.prefix import ATTENTION, PrefixBatch, Tree, prefix_batch, separate_batch
 from preflab.records import TokenizedComparison, UserError
 
 Model = PreTrainedModel | PeftModel
@@ -116,16 +116,26 @@ def shares_prefix(model: nn.Module) -> bool:
             # more.
             tolerance = 1e-3 if expected.dtype == torch.float32 else 5e-2
             agrees = bool((found - expected).abs().max() <= tolerance * expected.abs().max())
+            agrees = agrees and _knows_windows(inner.config.get_text_config(), shared.tree)
     if not agrees:
         usual_attention(model)
     return agrees
+
+
+def _knows_windows(config: PreTrainedConfig, tree: Tree) -> bool:
+    """Whether attention asked for the window that the configuration names: one wider than the probe shows in no value."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    window = getattr(config, "sliding_window", None)
+    if not kinds <= {"full_attention", "sliding_attention"}:
+        return False
+    return window is None or window in tree.windows or (bool(kinds) and "sliding_attention" not in kinds)
 
 
 def usual_attention(model: nn.Module) -> PreTrainedModel:
     """Undo the tree's attention, for generation and plain forward passes."""
     inner = transformers_model(model)
     if inner.config._attn_implementation == ATTENTION:
-        inner.set_attn_implementation("sdpa")
+        inner.set_attn_implementation("sdpa" if inner._supports_sdpa else "eager")
     return inner
 
 

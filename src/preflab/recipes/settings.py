@@ -50,7 +50,7 @@ class DataSettings(Settings):
     eval_data: tuple[str, ...] = Field((), description="Held-out sources.")
     format: str | None = Field(
         None,
-        description="Format of the rows: a name (`preflab data formats` lists them) or file.py:function; else detected.",
+        description="Format of the rows: a name (see `preflab data formats`) or file.py:function; else detected.",
     )
     train_split_ratio: float | None = Field(
         None, gt=0, lt=1, description="Without eval_data: the share of prompts to train on; the rest is held out."

@@ -1,0 +1,49 @@
+"""Signs in a response's text that generation went wrong: it repeats itself, or it goes on as somebody else.
+
+Plain functions of text, in any language; none needs a model. They are signs, not proofs: a refrain repeats itself too.
+"""
+
+from __future__ import annotations
+
+import re
+
+# One phrase four times in a row and more. A phrase without letters or digits (a ruled line, a table's border) is common
+# in good text, so only a very long run of it counts.
+_LONGEST_PHRASE = 200
+_IN_A_ROW = re.compile(rf"(.{{1,{_LONGEST_PHRASE}}}?)\1{{3,}}", re.DOTALL)
+_SHORTEST_RUN = 60
+_SHORTEST_RUN_OF_SIGNS = 300
+
+# Longer or slightly varied passages that come again: most sequences of four words have been there before.
+_SHORTEST_TEXT = 60
+_NEW_SHARE = 0.5
+
+_OTHER_SPEAKER = re.compile(
+    r"(?:^|\n)\s*(?:human|user|assistant|system)\s*:"
+    r"|\#\#\#\s*(?:human|user|instruction|input|response|assistant)\b"
+    r"|<\|(?:im_start|im_end|user|assistant|system|start_header_id|eot_id|endoftext)\|>"
+    r"|<(?:start|end)_of_turn>|\[/?INST\]",
+    re.IGNORECASE,
+)
+
+
+def runaway_repetition(text: str) -> str | None:
+    """What the text repeats without end, or None. A text that merely ends in a loop counts, whatever came before."""
+    for found in _IN_A_ROW.finditer(text):
+        phrase, run = found[1], len(found[0])
+        if run >= (_SHORTEST_RUN if any(map(str.isalnum, phrase)) else _SHORTEST_RUN_OF_SIGNS):
+            return phrase
+    words = text.lower().split()
+    if len(words) < _SHORTEST_TEXT:
+        return None
+    fours = [" ".join(words[start : start + 4]) for start in range(len(words) - 3)]
+    return max(fours, key=fours.count) if len(set(fours)) < _NEW_SHARE * len(fours) else None
+
+
+def foreign_turn(text: str) -> int | None:
+    """Where the text goes on as another speaker ("Human:", a marker of a chat template), or None.
+
+    What follows is a tail that nobody asked for: the model wrote the next turn of the conversation itself.
+    """
+    found = _OTHER_SPEAKER.search(text)
+    return None if found is None else found.start()
