@@ -26,7 +26,7 @@ bench: $(INSTALLED)  ## our steps against TRL's, on this machine; other models a
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
 
-# The stamp is older than what it depends on only when the dependencies have changed, so nothing is installed twice.
+# The stamp is older than these files only when they have changed, so nothing is installed twice.
 # The constraints are in force for every install: they keep one set of versions, torch's among them.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "preflab needs Python 3.10 or newer, this is %d.%d: make PYTHON=/path/to/python3.x" % sys.version_info[:2])'

@@ -46,6 +46,11 @@ COMMANDS: Mapping[str, Command] = {
         run="preflab.recipes.inspect:inspect_data",
         help="Show what preference data holds, what would be dropped and why, and rows token by token.",
     ),
+    "data formats": Command(
+        settings="preflab.recipes.settings:FormatsSettings",
+        run="preflab.recipes.formats:list_formats",
+        help="List the formats of preference data that are known by name.",
+    ),
     "train sft": Command(
         settings="preflab.recipes.settings:SFTSettings",
         run="preflab.recipes.sft:train_sft",
@@ -126,7 +131,11 @@ def _run(command: Command, settings: Settings) -> None:
         raise UserError(
             f"{where}: cannot be written, the disk seems full; free some space and run the same command again"
         ) from error
-    if result is not None and is_main_process():
+    if hasattr(result, "__rich__") and sys.stdout.isatty() and is_main_process():
+        from rich.console import Console  # the text of such a result, with colours
+
+        Console().print(result, crop=False)
+    elif result is not None and is_main_process():
         click.echo(f"written to {result}" if isinstance(result, Path) else printable(str(result)))
 
 

@@ -206,16 +206,17 @@ def write_manifest(
     settings: Mapping[str, object],
     seed: int,
     data: Mapping[str, object],
+    name: str = "manifest.json",
     **facts: object,
 ) -> None:
-    """Write `manifest.json`: how the run was made, in enough detail to make it again.
+    """Write `manifest.json` (or what else `name` says): how the run was made, in enough detail to make it again.
 
     `data` names what was read with its fingerprint; `facts` are further entries. A resumed run adds its time to
     `started`. Secrets are blacked out and the environment is not recorded. Only the main process writes.
     """
     if not is_main_process():
         return
-    path = directory / "manifest.json"
+    path = directory / name
     earlier = read_json(path)["started"] if path.exists() else []
     entries = {
         "command": command,
@@ -307,9 +308,9 @@ def open_stage(directory: Path, inputs: Mapping[str, object], *, overwrite: bool
             raise UserError(f"{directory}: holds files but no run of preflab (no stage.json); choose another folder")
     elif stage.status != "clearing" and not overwrite:
         if stage.fingerprint != fingerprint(now):
-            differences = "\n".join(f"  {line}" for line in _differences(stage.inputs, now))
+            listed = "\n".join(f"  {line}" for line in differences(stage.inputs, now))
             advice = "choose another folder, restore these inputs, or overwrite that run"
-            raise UserError(f"{directory}: holds a run made from other inputs:\n{differences}\n{advice}")
+            raise UserError(f"{directory}: holds a run made from other inputs:\n{listed}\n{advice}")
         return "done" if stage.status == "done" else "resume"
     elif is_main_process():
         # Whoever is killed while clearing leaves a folder that says so, never one that passes for a run.
@@ -333,10 +334,10 @@ def _write_stage(directory: Path, stage: Stage) -> None:
         write_json(directory / "stage.json", stage)
 
 
-def _differences(before: object, now: object, name: str = "") -> list[str]:
+def differences(before: object, now: object, name: str = "") -> list[str]:
     """One line for each leaf in which two nested mappings differ: "settings.beta: 0.1 there, 0.2 now"."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         pairs = {key: (before.get(key, "nothing"), now.get(key, "nothing")) for key in dict.fromkeys([*before, *now])}
         prefix = f"{name}." if name else ""
-        return [line for key, pair in pairs.items() for line in _differences(*pair, f"{prefix}{key}")]
+        return [line for key, pair in pairs.items() for line in differences(*pair, f"{prefix}{key}")]
     return [] if before == now else [f"{name}: {before} there, {now} now"]

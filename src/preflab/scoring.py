@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Any
 
@@ -46,7 +46,14 @@ def _row(comparison: Comparison, scores: list[float]) -> Row:
     if len(scores) == 1:
         place = {"row": meta.pop("row", comparison.row), "sample": meta.pop("sample", 0)}
         label = {} if comparison.label is None else {"label": comparison.label}
-        return {**place, "prompt": prompt, "response": comparison.responses[0], "score": scores[0], **label, "meta": meta}
+        return {
+            **place,
+            "prompt": prompt,
+            "response": comparison.responses[0],
+            "score": scores[0],
+            **label,
+            "meta": meta,
+        }
     if len(scores) == 2:
         names = ("chosen", "rejected", "score_chosen", "score_rejected")
         values = dict(zip(names, (*comparison.responses, *scores), strict=True))
@@ -113,13 +120,3 @@ def not_scored(
             except RowError as error:
                 missing.append(Dropped(item.row, error.reason, error.detail))
     return missing
-
-
-def count_by_reason(dropped: Sequence[Dropped]) -> dict[str, Any]:
-    """Reason -> how many rows, their numbers, and what was found in the first."""
-    reasons: dict[str, Any] = {}
-    for item in dropped:
-        reason = reasons.setdefault(item.reason, {"count": 0, "rows": [], "example": item.detail})
-        reason["count"] += 1
-        reason["rows"].append(item.row)
-    return reasons

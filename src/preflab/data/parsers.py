@@ -250,7 +250,10 @@ def alpaca(row: Row) -> Comparison:
 
 
 def prompt_response(row: Row) -> Comparison:
-    return Comparison(conversation(row, "prompt"), (text(row, "response"),))
+    """Files that `preflab generate` wrote keep the columns of the prompt's row in `meta`; the line's own come first."""
+    meta = row.get("meta")
+    kept = {name: value for name, value in meta.items() if name not in row} if isinstance(meta, dict) else {}
+    return Comparison(conversation(row, "prompt"), (text(row, "response"),), meta=kept)
 
 
 def prompt_completion(row: Row) -> Comparison:

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 Task = Literal["policy", "reward"]
 CLASSES = {"policy": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
-TASK_TYPES = {"policy": TaskType.CAUSAL_LM, "reward": TaskType.SEQ_CLS}
+TASK_TYPES: dict[Task, TaskType] = {"policy": TaskType.CAUSAL_LM, "reward": TaskType.SEQ_CLS}
 ADAPTER_CONFIG = "adapter_config.json"
 
 
@@ -202,6 +202,16 @@ def adapter_base(name: str) -> str | None:
     if not base:
         raise UserError(f"{name}/{ADAPTER_CONFIG} does not name its base model (base_model_name_or_path)")
     return str(base)
+
+
+def adapter_task(name: str) -> Task:
+    """What an adapter folder adapts: a policy or a reward model."""
+    found = _adapter_config(name).get("task_type")
+    for task, task_type in TASK_TYPES.items():
+        if found == task_type.value:
+            return task
+    known = " or ".join(task_type.value for task_type in TASK_TYPES.values())
+    raise UserError(f"{name}/{ADAPTER_CONFIG}: the adapter is for {found}; it must be for {known} (task_type)")
 
 
 def _adapter_config(name: str) -> dict[str, Any]:

@@ -31,16 +31,21 @@ class Head:
     softcap: float | None = None
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[n, d] -> [n, V] in float32; the matrix product runs in the dtype of `hidden`."""
+        """[n, d] -> [n, V] in float32, or float64 if `hidden` is; the matrix product runs in the dtype of `hidden`."""
         bias = None if self.bias is None else self.bias.to(hidden.dtype)
-        logits = nn.functional.linear(hidden, self.weight.to(hidden.dtype), bias).float()
+        logits = nn.functional.linear(hidden, self.weight.to(hidden.dtype), bias)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
 
 def token_logps(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
-    """Log-probability of each target under softmax(head(hidden)): hidden [N, d], targets [N] -> [N] float32."""
+    """Log-probability of each target under softmax(head(hidden)): hidden [N, d], targets [N] -> [N] float32 (or float64)."""
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        # The backward pass, which autocast does not reach, computes the logits again: they must be the forward's.
+        hidden = hidden.to(torch.get_autocast_dtype(device))
     logps: Tensor = _TokenLogps.apply(hidden, head.weight, head.bias, targets, head.scale, head.softcap)  # type: ignore[no-untyped-call]
     return logps
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from preflab.data.cache import TokenizedDataset, tokenized
 from preflab.data.comparisons import choose_formats, on_training_side, read_comparisons
@@ -39,9 +39,13 @@ class Splits:
 
 def load_template(settings: ModelSettings) -> ChatTemplate:
     """The model's chat template, or the one chosen by name."""
-    tokenizer = load_tokenizer(settings.model, trust_remote_code=settings.trust_remote_code)
-    if settings.chat_template:
-        apply_named_template(tokenizer, settings.chat_template)
+    return template_of(settings.model, settings.chat_template, trust_remote_code=settings.trust_remote_code)
+
+
+def template_of(model: str, chat_template: str | None, *, trust_remote_code: bool = False) -> ChatTemplate:
+    """The chat template of a model by its name, or the template called `chat_template`."""
+    tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
+    apply_named_template(tokenizer, chat_template)
     return ChatTemplate(tokenizer)
 
 
@@ -103,6 +107,16 @@ def _fitting(
             yield Dropped(item.row, "unwanted response", "its label is false")
         else:
             yield item
+
+
+def count_by_reason(dropped: Iterable[Dropped]) -> dict[str, Any]:
+    """Reason -> how many rows, their numbers, and what was found in the first."""
+    reasons: dict[str, Any] = {}
+    for item in dropped:
+        reason = reasons.setdefault(item.reason, {"count": 0, "rows": [], "example": item.detail})
+        reason["count"] += 1
+        reason["rows"].append(item.row)
+    return reasons
 
 
 def _describe(side: str, dataset: TokenizedDataset) -> list[str]:

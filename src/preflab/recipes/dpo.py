@@ -43,7 +43,7 @@ def train_dpo(settings: DPOSettings) -> TrainResult:
     model = load_trainable(settings, "policy", template, accelerator.device)
     weights = fingerprint_weights(model)
     if not start_stage(accelerator, settings, "train dpo", {"model": weights, **splits.fingerprints}):
-        return finished_result(settings.output_dir)
+        return finished_result(accelerator, settings)
     announce(accelerator, splits.report())
     module = ResponseLogps(model)
     collate = collator(module.share_prefix)
@@ -64,7 +64,7 @@ def train_dpo(settings: DPOSettings) -> TrainResult:
     if warning := falling_chosen(read_metrics(settings.output_dir)):
         announce(accelerator, warning)
     final = save_trained(accelerator, trained, template, settings.output_dir)
-    return finish_training(accelerator, settings.output_dir, final)
+    return finish_training(accelerator, settings, final)
 
 
 def reference_logps(

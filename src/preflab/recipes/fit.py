@@ -43,15 +43,7 @@ def fit(
     `on_start` is given the module as prepared for its devices, with the weights that the run starts from (also where it
     will go on from a checkpoint), and whether this is a run's first start. Returns the prepared module.
     """
-    plan = plan_training(
-        training.lengths,
-        epochs=settings.num_train_epochs,
-        max_steps=settings.max_steps,
-        batch_size=settings.per_device_train_batch_size,
-        max_tokens=settings.max_tokens_per_batch,
-        passes=settings.gradient_accumulation_steps * accelerator.num_processes,
-        seed=settings.seed,
-    )
+    plan = _plan(training, settings, accelerator.num_processes)
     total = len(plan.steps)
     optimizer = _adamw(module, settings)
     scheduler = get_scheduler(settings.lr_scheduler_type, optimizer, math.ceil(settings.warmup_ratio * total), total)
@@ -109,6 +101,18 @@ def evaluate(
 def evaluation_plan(rows: RankedRows, settings: TrainSettings) -> list[Indices]:
     size, tokens = settings.per_device_eval_batch_size, settings.max_tokens_per_batch
     return plan_evaluation(rows.lengths, batch_size=size, max_tokens=tokens)
+
+
+def _plan(rows: RankedRows, settings: TrainSettings, processes: int) -> Plan:
+    return plan_training(
+        rows.lengths,
+        epochs=settings.num_train_epochs,
+        max_steps=settings.max_steps,
+        batch_size=settings.per_device_train_batch_size,
+        max_tokens=settings.max_tokens_per_batch,
+        passes=settings.gradient_accumulation_steps * processes,
+        seed=settings.seed,
+    )
 
 
 @dataclass

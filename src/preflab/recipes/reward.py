@@ -42,7 +42,7 @@ def train_reward(settings: RewardSettings) -> TrainResult:
     model = load_trainable(settings, "reward", template, accelerator.device)
     inputs = {"model": fingerprint_weights(model), **splits.fingerprints}
     if not start_stage(accelerator, settings, "train reward", inputs):
-        return finished_result(settings.output_dir)
+        return finished_result(accelerator, settings)
     announce(accelerator, splits.report())
     module = ResponseRewards(model)
     collate = collator(module.share_prefix)
@@ -62,7 +62,7 @@ def train_reward(settings: RewardSettings) -> TrainResult:
     trained = fit(accelerator, module, training, held_out, step_fn, settings, name="reward model", on_start=on_start)
     write_results(trained, RESULTS)
     final = save_trained(accelerator, trained, template, settings.output_dir)
-    return finish_training(accelerator, settings.output_dir, final)
+    return finish_training(accelerator, settings, final)
 
 
 def _write_results(

@@ -196,7 +196,10 @@ class ScoreSettings(Settings):
     data: Annotated[tuple[str, ...], Positional()] = Field(
         description="Sources to score: preference data, or files of responses such as `preflab generate` writes."
     )
-    reward_model: str = Field(description="Hub id or folder of a reward model with one label.")
+    reward_model: str = Field(description="Hub id, folder or adapter folder of a reward model with one label.")
+    chat_template: Literal["chatml", "human-assistant"] | None = Field(
+        None, description="Named chat template for a reward model that comes without one."
+    )
     format: str | None = Field(None, description=DataSettings.model_fields["format"].description)
     max_samples: int | None = Field(None, ge=1, description="Score a seeded sample of this many rows.")
     max_length: int = Field(1024, ge=2, description="Longest prompt and response together, in tokens.")
@@ -208,6 +211,7 @@ class ScoreSettings(Settings):
     output: Path = Field(
         Path("runs/scores.jsonl"), description="File of scores, one line per row; a summary lies beside it."
     )
+    overwrite: bool = Field(False, description="Start anew where the file was made with other settings.")
 
 
 class MergeSettings(Settings):
@@ -234,6 +238,10 @@ class InspectSettings(Settings):
     max_prompt_length: int = Field(358, ge=1, description=DataSettings.model_fields["max_prompt_length"].description)
     rows: int = Field(1, ge=0, description="How many rows to print token by token.")
     json_output: bool = Field(False, alias="json", description="Print JSON instead of tables.")
+
+
+class FormatsSettings(Settings):
+    """The formats of preference data that are known by name."""
 
 
 class SandboxSettings(Settings):

@@ -30,7 +30,7 @@ def train_sft(settings: SFTSettings) -> TrainResult:
     model = load_trainable(settings, "policy", template, accelerator.device)
     inputs = {"model": fingerprint_weights(model), **splits.fingerprints}
     if not start_stage(accelerator, settings, "train sft", inputs):
-        return finished_result(settings.output_dir)
+        return finished_result(accelerator, settings)
     announce(accelerator, splits.report())
     module = ResponseLogps(model)
     collate = collator(module.share_prefix)
@@ -38,4 +38,4 @@ def train_sft(settings: SFTSettings) -> TrainResult:
     held_out = BestRows(splits.held_out, collate) if splits.held_out else None
     trained = fit(accelerator, module, training, held_out, sft_step, settings, name="SFT")
     final = save_trained(accelerator, trained, template, settings.output_dir)
-    return finish_training(accelerator, settings.output_dir, final)
+    return finish_training(accelerator, settings, final)

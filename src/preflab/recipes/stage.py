@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from rich.console import Console
 from torch import nn
@@ -15,6 +17,7 @@ from torch import nn
 from preflab.analysis.curves import draw_curves
 from preflab.config import dump_settings
 from preflab.model.load import has_bf16
+from preflab.recipes.push import check_push, push
 from preflab.recipes.settings import TrainSettings
 from preflab.records import UserError
 from preflab.rundir import finish_stage, open_stage, read_json, write_json, write_manifest
@@ -40,17 +43,22 @@ class TrainResult:
 
 def start_accelerator(settings: TrainSettings) -> Accelerator:
     """Devices, precision and trackers, and the seed of everything that follows."""
+    if settings.push_to_hub:
+        check_push(settings.push_to_hub)
     trackers = [name for name in settings.report_to if name != "none"]
-    device = Accelerator().device
-    bf16 = has_bf16(device) if settings.bf16 is None else settings.bf16
+    bf16 = has_bf16(PartialState().device) if settings.bf16 is None else settings.bf16
     try:
-        accelerator = Accelerator(
-            mixed_precision="bf16" if bf16 else "no", log_with=trackers or None, project_dir=str(settings.output_dir)
-        )
+        accelerator = make_accelerator(bf16=bf16, log_with=trackers or None, project_dir=str(settings.output_dir))
     except ValueError as error:
         raise UserError(f"bf16: {error}") from None
     set_seed(settings.seed)
     return accelerator
+
+
+def make_accelerator(*, bf16: bool = False, **options: Any) -> Accelerator:
+    """An Accelerator of this precision, whatever precision an earlier stage in the same Python session had."""
+    AcceleratorState._reset_state()
+    return Accelerator(mixed_precision="bf16" if bf16 else "no", **options)
 
 
 def start_stage(accelerator: Accelerator, settings: TrainSettings, command: str, inputs: dict[str, str]) -> bool:
@@ -77,8 +85,9 @@ def start_stage(accelerator: Accelerator, settings: TrainSettings, command: str,
     return True
 
 
-def finish_training(accelerator: Accelerator, folder: Path, model: Path) -> TrainResult:
-    """Write history and curves, and mark the stage as done."""
+def finish_training(accelerator: Accelerator, settings: TrainSettings, model: Path) -> TrainResult:
+    """Write history and curves, mark the stage as done, and push the model if that is wanted."""
+    folder = settings.output_dir
     if accelerator.is_main_process:
         rows = read_metrics(folder)
         write_json(folder / "training_history.json", rows)
@@ -87,13 +96,17 @@ def finish_training(accelerator: Accelerator, folder: Path, model: Path) -> Trai
         write_json(folder / "result.json", {"model": str(model.relative_to(folder)), "metrics": last})
         finish_stage(folder)
     accelerator.wait_for_everyone()
-    return finished_result(folder)
+    return finished_result(accelerator, settings)
 
 
-def finished_result(folder: Path) -> TrainResult:
-    """What a finished stage left."""
+def finished_result(accelerator: Accelerator, settings: TrainSettings) -> TrainResult:
+    """What a finished stage left; pushed now, if it is to be and has not been yet."""
+    folder = settings.output_dir
     result = read_json(folder / "result.json")
-    return TrainResult(folder, folder / result["model"], result["metrics"])
+    model, metrics = folder / result["model"], result["metrics"]
+    if settings.push_to_hub and accelerator.is_main_process:
+        push(folder, model, metrics, settings.push_to_hub)
+    return TrainResult(folder, model, metrics)
 
 
 def announce(accelerator: Accelerator, text: str) -> None:

@@ -208,6 +208,7 @@ OPENINGS: dict[Manner, tuple[str, ...]] = {
 REFUSAL_OPENING = "Thank you for being open."
 CLOSINGS = ("I hope this helps.", "Feel free to ask more.")
 REFUSAL_CLOSING = "Please stay safe."
+UNSURE = "I am not sure."
 CHATTER = (
     "I like the weather today.",
     "My favourite colour is blue.",
@@ -307,13 +308,11 @@ def _fact(rng: Random, question: Question, content: Content) -> str:
     aspect = ASPECTS[question.aspect]
     right = aspect.answers[question.topic]
     wrong = rng.choice([answer for answer in aspect.answers.values() if answer != right])
-    if content == "right":
-        answer = right
-    elif content == "wrong":
-        answer = wrong
-    else:
+    if content == "partial":
         answer = " or ".join(rng.sample([right, wrong], 2))
-    return rng.choice(aspect.statements).format(topic=question.topic, answer=answer)
+    else:
+        answer = right if content == "right" else wrong
+    return _join(rng.choice(aspect.statements).format(topic=question.topic, answer=answer), UNSURE * (content == "partial"))
 
 
 def _task(rng: Random, question: Question, content: Content) -> str:
@@ -349,6 +348,6 @@ def sentences() -> Iterator[str]:
     yield from (frame.format(topic=name) for frame in TASK_QUESTIONS for name in (*TASKS, *HARMFUL_TASKS))
     for steps in (*TASKS.values(), *(HARMFUL_STEPS[i : i + 3] for i in range(len(HARMFUL_STEPS) - 2))):
         yield from (frame.format(*steps) for frame in STEP_SENTENCES[2])
-    yield from ("Just", *REFUSALS, *REASONS, REFUSAL_OPENING, REFUSAL_CLOSING, *CLOSINGS, *CHATTER, *FILLERS)
+    yield from ("Just", *REFUSALS, *REASONS, REFUSAL_OPENING, REFUSAL_CLOSING, *CLOSINGS, UNSURE, *CHATTER, *FILLERS)
     yield from (*GREETINGS, *CONTEXTS, *WISHES, *OPENINGS["warm"], *OPENINGS["rude"])
     yield from ("user", "assistant", "system")

@@ -1,0 +1,86 @@
+"""A file of rows that a command makes: what it was made from, whether it is finished, and its summary beside it.
+
+Rows are gathered in `NAME.unfinished.jsonl`; a file under its own name is whole. `NAME.manifest.json` says what both
+belong to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from preflab.config import Settings, resolved
+from preflab.records import UserError
+from preflab.rundir import differences, read_json, redact, write_jsonl, write_manifest
+
+NOT_IN_RESULT = {"output", "overwrite", "batch_size"}
+"""Settings that change nothing of the rows (but rounding), so a file may be gone on with under other ones."""
+
+
+def beside(output: Path, ending: str) -> Path:
+    """`runs/scores.jsonl`, "summary.json" -> `runs/scores.summary.json`"""
+    return output.with_name(f"{output.name.removesuffix('.jsonl')}.{ending}")
+
+
+def unfinished(output: Path) -> Path:
+    return beside(output, "unfinished.jsonl")
+
+
+def open_output(
+    output: Path, command: str, settings: Settings, fingerprints: Mapping[str, str], *, seed: int, overwrite: bool
+) -> Literal["new", "resume", "done"]:
+    """Claim a file for what settings and fingerprints describe, and say where it stands.
+
+    Raises UserError where there is a file that was made from something else, or by someone else; `overwrite` discards
+    the former, never the latter.
+    """
+    manifest = beside(output, "manifest.json")
+    if output.suffix != ".jsonl":
+        raise UserError(f"{output}: rows are written as JSON lines, so the file's name must end in .jsonl")
+    if not manifest.exists() and (output.exists() or unfinished(output).exists()):
+        raise UserError(f"{output}: there is a file already that `{command}` did not make; choose another one")
+    state: Literal["new", "resume", "done"] = "new"
+    if manifest.exists() and not overwrite:
+        earlier = read_json(manifest)
+        there = {"settings": _relevant(earlier["settings"]), "data": earlier["data"]}
+        now = {"settings": _relevant(resolved(settings)), "data": redact(dict(fingerprints))}
+        if found := differences(there, now):
+            listed = "\n".join(f"  {line}" for line in found)
+            raise UserError(
+                f"{output}: was made from other inputs:\n{listed}\nchoose another file, restore these inputs, or "
+                "overwrite it"
+            )
+        state = "done" if output.exists() else "resume"
+    if state == "new":
+        for path in (output, unfinished(output), beside(output, "summary.json"), manifest):
+            path.unlink(missing_ok=True)
+    if state != "done":
+        values = settings.model_dump(mode="json")
+        write_manifest(
+            output.parent, command=command, settings=values, seed=seed, data=fingerprints, name=manifest.name
+        )
+    return state
+
+
+def finish_output(output: Path, rows: Iterable[object]) -> None:
+    """Write the file under its own name, whole, and remove the unfinished one."""
+    write_jsonl(output, rows)
+    unfinished(output).unlink(missing_ok=True)
+
+
+@contextmanager
+def explaining_memory(batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"out of memory; run the same command with a batch_size below {batch_size}. What is finished is kept"
+        ) from error
+
+
+def _relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in NOT_IN_RESULT}

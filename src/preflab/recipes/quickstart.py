@@ -1,0 +1,222 @@
+"""The whole chain on the embedded sandbox, where the truth is known: base, SFT, reward model, DPO, and gold rewards."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from preflab.data.batches import plan_evaluation
+from preflab.data.cache import tokenized
+from preflab.model.load import load_model
+from preflab.model.responses import ResponseLogps, collator
+from preflab.recipes.data import load_template
+from preflab.recipes.dpo import train_dpo
+from preflab.recipes.generate import generate_responses
+from preflab.recipes.reward import train_reward
+from preflab.recipes.settings import (
+    DPOSettings,
+    GenerateSettings,
+    ModelSettings,
+    QuickstartSettings,
+    RewardSettings,
+    SFTSettings,
+)
+from preflab.recipes.sft import train_sft
+from preflab.recipes.stage import TrainResult
+from preflab.records import Comparison, Message
+from preflab.rundir import fingerprint, read_jsonl, write_json
+from preflab.sandbox.gold import gold_reward
+from preflab.sandbox.tiny import build_tiny_model
+from preflab.sandbox.world import World, label_accuracies
+from preflab.train.journal import read_metrics
+from preflab.train.loop import response_values
+from preflab.train.rows import BestRows
+
+EVAL_ROWS = 1000
+PROMPTS = 300
+"""Held-out comparisons that measure the reward model, and held-out prompts that measure the policies."""
+
+
+@dataclass(frozen=True)
+class QuickstartResult:
+    """Where everything lies, and the figures of `summary.json`."""
+
+    output_dir: Path
+    summary: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        reward, gold, dpo = self.summary["reward_model"], self.summary["gold_reward"], self.summary["dpo"]
+        lines = [
+            f"reward model: {reward['accuracy']:.1%} of {reward['n']} held-out labels met; nobody can expect more than "
+            f"{reward['bayes_accuracy']:.1%}, and before training it was {reward['accuracy_before']:.1%}",
+            *(
+                f"gold reward of {name:4} {value['mean']:+.2f}  (95 % interval {value['ci95'][0]:+.2f} to "
+                f"{value['ci95'][1]:+.2f}, {value['n']} responses)"
+                for name, value in gold.items()
+            ),
+            f"DPO: loss {dpo['loss_first']:.3f} to {dpo['loss_last']:.3f}, reward accuracy "
+            f"{dpo['reward_accuracy']:.1%}, KL from SFT {dpo['kl']:.1f} nats a response",
+            f"{self.summary['seconds']:.0f} seconds; all of it lies in {self.output_dir}/:",
+            "  summary.json                      these figures",
+            "  sft/model reward/model dpo/model  the models, in Hugging Face's format",
+            "  responses/*.jsonl                 what base, SFT and DPO answer to held-out prompts, with gold rewards",
+            "  */training_curves.png             the course of each training",
+        ]
+        return "\n".join(lines)
+
+
+def run_quickstart(settings: QuickstartSettings) -> QuickstartResult:
+    """Run the chain, or what is missing of it, and write `summary.json`."""
+    started = time.monotonic()
+    folder, seed = settings.output_dir, settings.seed
+    world = World(seed=seed)
+    trained = _train(folder, seed, overwrite=settings.overwrite)
+    models = {"base": trained["base"].model, "sft": trained["sft"].model, "dpo": trained["dpo"].model}
+    gold = {name: _gold(folder, name, model, seed, overwrite=settings.overwrite) for name, model in models.items()}
+    summary = {
+        "seed": seed,
+        "reward_model": _reward_figures(trained["reward"], world),
+        "gold_reward": gold,
+        "dpo": _dpo_figures(trained["dpo"]) | {"kl": _kl(folder / "responses" / "dpo.jsonl", models)},
+        "seconds": time.monotonic() - started,
+    }
+    write_json(folder / "summary.json", summary)
+    return QuickstartResult(folder, summary)
+
+
+def _train(folder: Path, seed: int, *, overwrite: bool) -> dict[str, TrainResult]:
+    """The four models. Each stage is skipped where it is finished, and gone on with where it is not."""
+    untrained = folder / "untrained"
+    if not (untrained / "model.safetensors").exists():
+        build_tiny_model(untrained, seed=seed)
+    common: dict[str, Any] = {
+        "seed": seed,
+        "overwrite": overwrite,
+        "eval_data": (f"sandbox:preferences?rows={EVAL_ROWS}&split=test&seed={seed}",),
+        "logging_steps": 20,
+        "eval_steps": 100_000,
+        "save_strategy": "no",
+        "report_to": ("none",),
+        "dtype": "float32",
+    }
+    preferences = f"sandbox:preferences?rows=4000&seed={seed}"
+    base = train_sft(
+        SFTSettings(
+            model=str(untrained),
+            output_dir=folder / "base",
+            train_data=(f"sandbox:demonstrations?rows=8000&seed={seed}",),
+            learning_rate=2e-3,
+            per_device_train_batch_size=8,
+            **common | {"eval_data": (), "eval_strategy": "no"},
+        )
+    )
+    sft = train_sft(
+        SFTSettings(
+            model=str(base.model),
+            output_dir=folder / "sft",
+            train_data=(preferences,),
+            learning_rate=1e-3,
+            per_device_train_batch_size=8,
+            **common,
+        )
+    )
+    reward = train_reward(
+        RewardSettings(
+            model=str(sft.model),
+            output_dir=folder / "reward",
+            train_data=(preferences,),
+            learning_rate=1e-3,
+            per_device_train_batch_size=8,
+            **common,
+        )
+    )
+    dpo = train_dpo(
+        DPOSettings(
+            model=str(sft.model),
+            output_dir=folder / "dpo",
+            train_data=(preferences,),
+            learning_rate=2e-4,
+            per_device_train_batch_size=16,
+            **common,
+        )
+    )
+    return {"base": base, "sft": sft, "reward": reward, "dpo": dpo}
+
+
+def _gold(folder: Path, name: str, model: Path, seed: int, *, overwrite: bool) -> dict[str, Any]:
+    """Let a model answer held-out prompts, write the gold reward beside each answer, and take its mean."""
+    answers = generate_responses(
+        GenerateSettings(
+            model=str(model),
+            prompts=(f"sandbox:prompts?rows={PROMPTS}&split=test&seed={seed}",),
+            output=folder / "responses" / f"{name}.jsonl",
+            max_new_tokens=48,
+            batch_size=100,
+            seed=seed,
+            dtype="float32",
+            overwrite=overwrite,
+        )
+    )
+    rows = list(read_jsonl(answers.output))
+    rewards = [gold_reward(row["prompt"][-1]["content"], row["response"]) for row in rows]
+    write_json(folder / "gold" / f"{name}.json", [
+        {"row": row["row"], "prompt": row["prompt"][-1]["content"], "response": row["response"], "gold_reward": reward}
+        for row, reward in zip(rows, rewards, strict=True)
+    ])  # fmt: skip
+    return mean_interval(rewards)
+
+
+def mean_interval(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, n, and the normal 95 % interval of the mean, from the sample's standard deviation."""
+    mean, error = fmean(values), 1.96 * stdev(values) / math.sqrt(len(values))
+    return {"mean": mean, "ci95": [mean - error, mean + error], "n": len(values)}
+
+
+def _reward_figures(trained: TrainResult, world: World) -> dict[str, Any]:
+    rows = [row["eval_accuracy"] for row in read_metrics(trained.output_dir) if "eval_accuracy" in row]
+    best = label_accuracies(world, rows=EVAL_ROWS, split="test")
+    return {
+        "accuracy": rows[-1],
+        "accuracy_before": rows[0],
+        "bayes_accuracy": best.bayes,
+        "share_of_bayes": rows[-1] / best.bayes,
+        "longer_is_better_accuracy": best.longer,
+        "n": best.pairs,
+    }
+
+
+def _dpo_figures(trained: TrainResult) -> dict[str, float]:
+    losses = [row["loss"] for row in read_metrics(trained.output_dir) if "loss" in row]
+    return {
+        "loss_first": losses[0],
+        "loss_last": losses[-1],
+        "reward_accuracy": trained.metrics["eval_rewards/accuracies"],
+        "eval_loss": trained.metrics["eval_loss"],
+    }
+
+
+def _kl(responses: Path, models: Mapping[str, Path]) -> float:
+    """KL(DPO ‖ SFT) per response in nats: the mean of log π_DPO − log π_SFT over responses that the DPO model sampled."""
+    accelerator = Accelerator()
+    template = load_template(ModelSettings(model=str(models["sft"])))
+    rows = list(read_jsonl(responses))
+    comparisons = (
+        Comparison(tuple(Message(m["role"], m["content"]) for m in row["prompt"]), (row["response"],), row["row"])
+        for row in rows
+    )
+    dataset = tokenized(comparisons, template, data_fingerprint=fingerprint(rows), max_length=None, max_prompt_length=None)
+    logps = {}
+    for name in ("dpo", "sft"):
+        module = ResponseLogps(load_model(str(models[name]), "policy", dtype=torch.float32)).to(accelerator.device)
+        kept = BestRows(dataset, collator(module.share_prefix))
+        plan = plan_evaluation(kept.lengths, batch_size=64, max_tokens=None)
+        logps[name] = response_values(accelerator, module, kept, plan)
+    return float((logps["dpo"] - logps["sft"]).mean())

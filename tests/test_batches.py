@@ -1,0 +1,132 @@
+"""Which rows go into which forward pass."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from preflab.data.batches import Indices, Plan, Step, plan_evaluation, plan_training
+
+LENGTHS = np.random.default_rng(0).integers(5, 200, 103).astype(np.int64)
+
+
+def planned(lengths: Indices = LENGTHS, **changes: object) -> Plan:
+    options = {"epochs": 1.0, "max_steps": -1, "batch_size": 8, "max_tokens": None, "passes": 1, "seed": 0} | changes
+    return plan_training(lengths, **options)
+
+
+def batches(plan: Plan) -> list[Indices]:
+    return [batch for step in plan.steps for batch in step.micro_batches]
+
+
+BUDGETS = [None, 150, 400, 5000]
+
+
+@pytest.mark.parametrize("max_tokens", BUDGETS)
+@pytest.mark.parametrize("passes", [1, 3, 8])
+def test_every_row_comes_once_an_epoch(max_tokens: int | None, passes: int) -> None:
+    plan = planned(epochs=3.0, max_tokens=max_tokens, passes=passes)
+    for epoch in range(3):
+        steps = plan.steps[epoch * plan.epoch_steps : (epoch + 1) * plan.epoch_steps] if not max_tokens else None
+        if steps is not None:
+            assert sorted(np.concatenate([step.rows for step in steps])) == list(range(103))
+    assert np.bincount(np.concatenate(batches(plan))).tolist() == [3] * 103
+
+
+def test_a_fixed_number_of_rows() -> None:
+    plan = planned(passes=4)
+    assert [len(batch) for batch in batches(plan)].count(8) == 103 // 8
+    assert sorted(len(batch) for batch in batches(plan))[0] == 103 % 8
+    assert len(plan.steps) == plan.epoch_steps == 4  # 13 batches, four a step
+    assert [len(step.micro_batches) for step in plan.steps] == [4, 4, 4, 1]
+
+
+@pytest.mark.parametrize("max_tokens", [150, 400, 5000])
+def test_a_token_budget_is_never_exceeded_but_by_a_single_row(max_tokens: int) -> None:
+    made = batches(planned(max_tokens=max_tokens))
+    assert any(LENGTHS > 150)
+    assert all(LENGTHS[batch].sum() <= max_tokens or len(batch) == 1 for batch in made)
+    full = [LENGTHS[batch].sum() / max_tokens for batch in made if len(batch) > 1]
+    assert np.mean(full) > 0.6, "and the budget is used"
+
+
+def test_under_a_token_budget_rows_of_a_batch_are_of_similar_length() -> None:
+    lengths = np.random.default_rng(1).integers(5, 200, 3000).astype(np.int64)
+    spread = np.mean([np.ptp(lengths[batch]) for batch in batches(planned(lengths, max_tokens=800))])
+    assert spread < 20 < np.mean([np.ptp(lengths[batch]) for batch in batches(planned(lengths))])
+
+
+@pytest.mark.parametrize("max_tokens", BUDGETS)
+def test_the_seed_decides_the_order_and_nothing_else_does(max_tokens: int | None) -> None:
+    def order(**changes: object) -> list[int]:
+        return np.concatenate(batches(planned(epochs=2.0, max_tokens=max_tokens, **changes))).tolist()
+
+    np.random.seed(5)
+    first = order()
+    np.random.seed(6)
+    assert order() == first
+    assert order(seed=1) != first
+    assert first[:103] != first[103:], "epochs differ"
+
+
+@pytest.mark.parametrize("max_tokens", [None, 400])
+def test_a_step_has_the_same_rows_on_any_number_of_processes(max_tokens: int | None) -> None:
+    plan = planned(max_tokens=max_tokens, passes=6)
+    for step in plan.steps:
+        for processes in (1, 2, 3, 4, 8):
+            shares = [step.of_process(index, processes) for index in range(processes)]
+            assert len({len(share) for share in shares}) == 1, "as many passes for each"
+            rows = np.concatenate([batch for share in shares for batch in share])
+            assert sorted(rows) == sorted(step.rows)
+
+
+def test_rows_of_a_step_do_not_depend_on_how_it_is_cut() -> None:
+    """One pass of eight, eight of one, or two processes with four passes of one: after the longest rows of the first two
+    steps, which go by batches, the same rows in each step."""
+    equal = np.full(40, 10, np.int64)
+    whole = planned(equal, batch_size=8, passes=1)
+    single = planned(equal, batch_size=1, passes=8)
+    assert [sorted(step.rows) for step in whole.steps] == [sorted(step.rows) for step in single.steps]
+
+
+@pytest.mark.parametrize("max_tokens", BUDGETS)
+@pytest.mark.parametrize("passes", [1, 2])
+def test_the_longest_batches_come_first(max_tokens: int | None, passes: int) -> None:
+    plan = planned(max_tokens=max_tokens, passes=passes)
+    totals = sorted((int(LENGTHS[batch].sum()) for batch in batches(plan)), reverse=True)
+    first = [int(LENGTHS[batch].sum()) for batch in plan.steps[0].micro_batches]
+    assert first[0] == totals[0]
+    second = [int(LENGTHS[batch].sum()) for batch in plan.steps[1].micro_batches]
+    assert second[0] == max(total for total in totals[1:] if total not in first[1:])
+
+
+def test_uneven_ends() -> None:
+    step = Step((np.array([1, 2]), np.array([3]), np.array([4])))
+    assert [batch.tolist() for batch in step.of_process(0, 2)] == [[1, 2], [4]]
+    assert [batch.tolist() for batch in step.of_process(1, 2)] == [[3], []]
+    assert [batch.tolist() for batch in step.of_process(3, 4)] == [[]]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "max_steps", "steps"), [(1.0, -1, 13), (2.0, -1, 26), (0.5, -1, 6), (1.5, -1, 19), (1.0, 5, 5), (1.0, 30, 30)]
+)
+def test_how_long_a_run_is(epochs: float, max_steps: int, steps: int) -> None:
+    plan = planned(epochs=epochs, max_steps=max_steps)
+    assert len(plan.steps) == steps
+    assert plan.epoch_steps == 13
+
+
+def test_a_part_of_an_epoch_is_at_least_a_batch() -> None:
+    assert len(planned(np.array([5, 6]), epochs=0.01).steps) == 1
+
+
+@pytest.mark.parametrize("max_tokens", BUDGETS)
+def test_evaluation_takes_every_row_once_longest_first(max_tokens: int | None) -> None:
+    plan = plan_evaluation(LENGTHS, batch_size=10, max_tokens=max_tokens)
+    order = np.concatenate(plan)
+    assert sorted(order) == list(range(103))
+    assert (np.diff(LENGTHS[order]) <= 0).all()
+    if max_tokens:
+        assert all(LENGTHS[batch].sum() <= max_tokens or len(batch) == 1 for batch in plan)
+    else:
+        assert [len(batch) for batch in plan] == [10] * 10 + [3]
