@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,7 +120,7 @@ def test_dpo_loss_metrics_and_gradients(trainer: Any, batch: dict[str, Tensor]) 
 
 @pytest.mark.parametrize("epsilon", [0.1, 0.3])
 def test_label_smoothing(trainer: Any, batch: dict[str, Tensor], epsilon: float, monkeypatch: Any) -> None:
-    """TRL writes conservative DPO as "aot" on a single pair, and "robust" as the unbiased form of the same two terms."""
+    """TRL writes conservative DPO as "aot" on a single pair, and "robust" as the unbiased form of its two terms."""
     monkeypatch.setattr(trainer, "label_smoothing", epsilon)
     for index, row in enumerate(comparisons(batch)):
         monkeypatch.setattr(trainer, "loss_types", ["aot"])
@@ -162,9 +161,7 @@ def reward_trainer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     )
     tokenizer = qwen()
     model = tiny_model("qwen2", task="reward", vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id)
-    rows = [
-        {"chosen": row["prompt"] + row["chosen"], "rejected": row["prompt"] + row["rejected"]} for row in ROWS
-    ]
+    rows = [{"chosen": row["prompt"] + row["chosen"], "rejected": row["prompt"] + row["rejected"]} for row in ROWS]
     return RewardTrainer(model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
 
 
@@ -200,7 +197,7 @@ def test_reward_loss_and_gradients(reward_trainer: Any) -> None:
 
 
 def test_centering_pulls_each_reward_to_zero(reward_trainer: Any, monkeypatch: Any) -> None:
-    """Ours is c·mean(r²). TRL's c·mean((r_w + r_l)²) is the same but for the part that fights the margin: twice ours less (r_w − r_l)²."""
+    """Ours is c·mean(r²). TRL's c·mean((r_w + r_l)²) is four times that, less the c·mean((r_w − r_l)²) that the loss wants."""
     batch = dict(next(iter(reward_trainer.get_train_dataloader())))
     with torch.no_grad():
         plain, outputs = reward_trainer.compute_loss(reward_trainer.model, dict(batch), return_outputs=True)

@@ -30,9 +30,9 @@ ROOMS: Mapping[str, set[str]] = {
     "sandbox": GROUND,
     "data": GROUND | {"model", "sandbox"},
     "train": GROUND | {"objectives", "model", "data"},
-    "generation": GROUND | {"model", "data"},
-    "scoring": GROUND | {"model", "data"},
-    "recipes": GROUND | {"objectives", "analysis", "model", "sandbox", "data", "train", "generation", "scoring"},
+    "generate": GROUND | {"model", "data"},
+    "score": GROUND | {"model", "data"},
+    "recipes": GROUND | {"objectives", "analysis", "model", "sandbox", "data", "train", "generate", "score"},
     "options": GROUND,
     "cli": GROUND | {"options", "recipes", "preflab"},
     "preflab": {"records", "recipes"},  # the public names of __init__.py, imported when they are asked for

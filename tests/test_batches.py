@@ -80,24 +80,25 @@ def test_a_step_has_the_same_rows_on_any_number_of_processes(max_tokens: int | N
             assert sorted(rows) == sorted(step.rows)
 
 
-def test_rows_of_a_step_do_not_depend_on_how_it_is_cut() -> None:
-    """One pass of eight, eight of one, or two processes with four passes of one: after the longest rows of the first two
-    steps, which go by batches, the same rows in each step."""
-    equal = np.full(40, 10, np.int64)
-    whole = planned(equal, batch_size=8, passes=1)
-    single = planned(equal, batch_size=1, passes=8)
-    assert [sorted(step.rows) for step in whole.steps] == [sorted(step.rows) for step in single.steps]
+@pytest.mark.parametrize(("batch_size", "passes"), [(1, 8), (2, 4), (4, 2)])
+def test_rows_of_a_step_do_not_depend_on_how_it_is_cut(batch_size: int, passes: int) -> None:
+    """Eight at once, eight passes of one, or two processes with two passes of two."""
+    whole = planned(epochs=2.5, batch_size=8, passes=1)
+    cut = planned(epochs=2.5, batch_size=batch_size, passes=passes)
+    assert [sorted(step.rows) for step in whole.steps] == [sorted(step.rows) for step in cut.steps]
 
 
 @pytest.mark.parametrize("max_tokens", BUDGETS)
 @pytest.mark.parametrize("passes", [1, 2])
-def test_the_longest_batches_come_first(max_tokens: int | None, passes: int) -> None:
-    plan = planned(max_tokens=max_tokens, passes=passes)
-    totals = sorted((int(LENGTHS[batch].sum()) for batch in batches(plan)), reverse=True)
-    first = [int(LENGTHS[batch].sum()) for batch in plan.steps[0].micro_batches]
-    assert first[0] == totals[0]
-    second = [int(LENGTHS[batch].sum()) for batch in plan.steps[1].micro_batches]
-    assert second[0] == max(total for total in totals[1:] if total not in first[1:])
+def test_the_longest_steps_come_first(max_tokens: int | None, passes: int) -> None:
+    first, second, *others = (LENGTHS[step.rows] for step in planned(max_tokens=max_tokens, passes=passes).steps)
+    assert first.sum() == max(rows.sum() for rows in (first, second, *others))
+    assert second.max() == max(rows.max() for rows in (second, *others))
+
+
+def test_the_longest_rows_of_a_step_come_first() -> None:
+    for step in planned(passes=4).steps:
+        assert (np.diff(LENGTHS[step.rows]) <= 0).all()
 
 
 def test_uneven_ends() -> None:
@@ -108,7 +109,8 @@ def test_uneven_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "max_steps", "steps"), [(1.0, -1, 13), (2.0, -1, 26), (0.5, -1, 6), (1.5, -1, 19), (1.0, 5, 5), (1.0, 30, 30)]
+    ("epochs", "max_steps", "steps"),
+    [(1.0, -1, 13), (2.0, -1, 26), (0.5, -1, 6), (1.5, -1, 19), (1.0, 5, 5), (1.0, 30, 30)],
 )
 def test_how_long_a_run_is(epochs: float, max_steps: int, steps: int) -> None:
     plan = planned(epochs=epochs, max_steps=max_steps)

@@ -111,8 +111,12 @@ def test_bradley_terry_golden_values() -> None:
 
 def test_bradley_terry_knows_differences_only() -> None:
     better, worse = torch.randn(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(bradley_terry(better + 7, worse + 7).per_example, bradley_terry(better, worse).per_example)
-    probabilities = (-bradley_terry(better, worse).per_example).exp() + (-bradley_terry(worse, better).per_example).exp()
+    torch.testing.assert_close(
+        bradley_terry(better + 7, worse + 7).per_example, bradley_terry(better, worse).per_example
+    )
+    probabilities = (-bradley_terry(better, worse).per_example).exp() + (
+        -bradley_terry(worse, better).per_example
+    ).exp()
     torch.testing.assert_close(probabilities, torch.ones(5, dtype=torch.float64))
 
 

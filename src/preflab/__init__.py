@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from preflab.recipes.dpo import train_dpo as train_dpo
+    from preflab.recipes.generate import generate_responses as generate_responses
+    from preflab.recipes.inspect import inspect_data as inspect_data
+    from preflab.recipes.merge import merge_adapter as merge_adapter
+    from preflab.recipes.quickstart import quickstart as quickstart
     from preflab.recipes.reward import train_reward as train_reward
+    from preflab.recipes.sandbox import write_sandbox as write_sandbox
+    from preflab.recipes.score import score_responses as score_responses
     from preflab.recipes.settings import DPOSettings as DPOSettings
     from preflab.recipes.settings import GenerateSettings as GenerateSettings
     from preflab.recipes.settings import InspectSettings as InspectSettings
@@ -34,9 +40,15 @@ _EXPORTS = {
     "SandboxSettings": "preflab.recipes.settings",
     "ScoreSettings": "preflab.recipes.settings",
     "UserError": "preflab.records",
+    "generate_responses": "preflab.recipes.generate",
+    "inspect_data": "preflab.recipes.inspect",
+    "merge_adapter": "preflab.recipes.merge",
+    "quickstart": "preflab.recipes.quickstart",
+    "score_responses": "preflab.recipes.score",
     "train_dpo": "preflab.recipes.dpo",
     "train_reward": "preflab.recipes.reward",
     "train_sft": "preflab.recipes.sft",
+    "write_sandbox": "preflab.recipes.sandbox",
 }
 
 

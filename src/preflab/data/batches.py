@@ -51,19 +51,19 @@ def plan_training(
     """Plan a run over comparisons of these lengths (tokens in prefix layout).
 
     `passes` are the forward passes of a step, over all processes. A positive `max_steps` overrides `epochs`. The
-    longest batches of the first epoch come first, so that memory runs out at once or never.
+    longest steps of the first epoch come first, so that memory runs out at once or never.
     """
     steps: list[Step] = []
     epoch = epoch_steps = 0
     while len(steps) < max_steps if max_steps > 0 else epoch < epochs:
         rng = np.random.default_rng((seed, epoch))
-        batches = _buckets(lengths, max_tokens, rng) if max_tokens else _fixed(len(lengths), batch_size, rng)
+        own = _budgeted(lengths, max_tokens, passes, rng) if max_tokens else _fixed(lengths, batch_size, passes, rng)
         if epoch == 0:
-            batches = _longest_first(batches, lengths, passes)
-        epoch_steps = -(-len(batches) // passes)
+            own = _longest_first(own, lengths)
+        epoch_steps = len(own)
         if max_steps <= 0 and epochs - epoch < 1:
-            batches = batches[: max(1, round(len(batches) * (epochs - epoch)))]
-        steps.extend(Step(tuple(batches[i : i + passes])) for i in range(0, len(batches), passes))
+            own = own[: max(1, round(len(own) * (epochs - epoch)))]
+        steps += own
         epoch += 1
     return Plan(tuple(steps[:max_steps] if max_steps > 0 else steps), epoch_steps)
 
@@ -74,15 +74,19 @@ def plan_evaluation(lengths: Indices, *, batch_size: int, max_tokens: int | None
     return _fill(order, lengths, max_tokens) if max_tokens else _cut(order, batch_size)
 
 
-def _fixed(count: int, size: int, rng: np.random.Generator) -> list[Indices]:
-    return _cut(rng.permutation(count), size)
+def _fixed(lengths: Indices, size: int, passes: int, rng: np.random.Generator) -> list[Step]:
+    """Steps of `size * passes` comparisons, the same ones however they are cut into forward passes."""
+    return [
+        Step(tuple(_cut(rows[np.argsort(-lengths[rows], kind="stable")], size)))
+        for rows in _cut(rng.permutation(len(lengths)), size * passes)
+    ]
 
 
 def _cut(order: Indices, size: int) -> list[Indices]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def _buckets(lengths: Indices, max_tokens: int, rng: np.random.Generator) -> list[Indices]:
+def _budgeted(lengths: Indices, max_tokens: int, passes: int, rng: np.random.Generator) -> list[Step]:
     order = rng.permutation(len(lengths))
     size = max(1, BUCKET * max_tokens // max(1, int(lengths.mean())))
     batches = [
@@ -90,7 +94,8 @@ def _buckets(lengths: Indices, max_tokens: int, rng: np.random.Generator) -> lis
         for bucket in _cut(order, size)
         for batch in _fill(bucket[np.argsort(-lengths[bucket], kind="stable")], lengths, max_tokens)
     ]
-    return [batches[i] for i in rng.permutation(len(batches))]
+    shuffled = [batches[i] for i in rng.permutation(len(batches))]
+    return [Step(tuple(shuffled[i : i + passes])) for i in range(0, len(shuffled), passes)]
 
 
 def _fill(order: Indices, lengths: Indices, max_tokens: int) -> list[Indices]:
@@ -106,13 +111,14 @@ def _fill(order: Indices, lengths: Indices, max_tokens: int) -> list[Indices]:
     return [np.array(batch, np.int64) for batch in batches]
 
 
-def _longest_first(batches: Sequence[Indices], lengths: Indices, passes: int) -> list[Indices]:
-    """Move the longest batch into the first step and the second longest into the next one, in which the optimizer's own
-    memory is there.
-    """
-    ordered = list(batches)
-    for target in (0, passes):
+def _longest_first(steps: Sequence[Step], lengths: Indices) -> list[Step]:
+    """Move the step with the most tokens to the front and, of the others, the one with the longest comparison behind
+    it, where the optimizer's own memory is there. By what steps hold, not by their forward passes, on which the order
+    must not depend."""
+    ordered = list(steps)
+    for target, size in enumerate((np.ndarray.sum, np.ndarray.max)):
         if target < len(ordered):
-            longest = max(range(target, len(ordered)), key=lambda i: int(lengths[ordered[i]].sum()))
+            sizes = [int(size(lengths[step.rows])) for step in ordered[target:]]
+            longest = target + int(np.argmax(sizes))
             ordered[target], ordered[longest] = ordered[longest], ordered[target]
     return ordered

@@ -41,7 +41,10 @@ class Head:
 
 
 def token_logps(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
-    """Log-probability of each target under softmax(head(hidden)): hidden [N, d], targets [N] -> [N] float32 (or float64)."""
+    """Log-probability of each target under softmax(head(hidden)): hidden [N, d], targets [N] -> [N].
+
+    The result is float32, or float64 where `hidden` is.
+    """
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         # The backward pass, which autocast does not reach, computes the logits again: they must be the forward's.

@@ -123,7 +123,7 @@ def shares_prefix(model: nn.Module) -> bool:
 
 
 def _knows_windows(config: PreTrainedConfig, tree: Tree) -> bool:
-    """Whether attention asked for the window that the configuration names: one wider than the probe shows in no value."""
+    """Whether attention asked for the window that the configuration names: one wider than the probe changes no value."""
     kinds = set(getattr(config, "layer_types", None) or ())
     window = getattr(config, "sliding_window", None)
     if not kinds <= {"full_attention", "sliding_attention"}:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import nn
 from transformers import get_scheduler
 
@@ -37,11 +39,14 @@ def fit(
     *,
     name: str,
     on_start: Callable[[nn.Module, bool], None] | None = None,
+    on_evaluation: Callable[[int, NDArray[np.float64]], None] | None = None,
 ) -> nn.Module:
     """Train `module` in place; what happened lies in the output folder's metrics.
 
     `on_start` is given the module as prepared for its devices, with the weights that the run starts from (also where it
-    will go on from a checkpoint), and whether this is a run's first start. Returns the prepared module.
+    will go on from a checkpoint), and whether this is a run's first start. `on_evaluation` is given the step and what
+    the module said of every held-out response ([R]); its last call is with the final weights. Returns the prepared
+    module.
     """
     plan = _plan(training, settings, accelerator.num_processes)
     total = len(plan.steps)
@@ -64,7 +69,7 @@ def fit(
             journal,
             checkpoints,
             progress,
-            _evaluator(accelerator, prepared, held_out, step_fn, settings),
+            _evaluator(accelerator, prepared, held_out, step_fn, settings, on_evaluation),
         )
         with _explaining_memory(settings):
             course.begin()
@@ -86,16 +91,6 @@ def fit(
     accelerator.end_training()
     trained: nn.Module = prepared
     return trained
-
-
-def evaluate(
-    accelerator: Accelerator, module: nn.Module, rows: RankedRows, step_fn: StepFn, settings: TrainSettings
-) -> dict[str, float]:
-    """Metrics over all rows at once, their names beginning with `eval_`."""
-    values = torch.from_numpy(response_values(accelerator, module, rows, evaluation_plan(rows, settings)))
-    reference = None if rows.reference is None else torch.from_numpy(rows.reference)
-    totals = step_fn(Responses(values, rows.token_counts, rows.widths, reference)).totals
-    return {f"eval_{name}": value for name, value in means(totals).items()}
 
 
 def evaluation_plan(rows: RankedRows, settings: TrainSettings) -> list[Indices]:
@@ -124,7 +119,7 @@ class _Course:
     journal: Journal
     checkpoints: Checkpoints
     progress: Progress
-    evaluate: Callable[[], dict[str, float]] | None
+    evaluate: Callable[[int], dict[str, float]] | None
 
     def __post_init__(self) -> None:
         self.pending: list[Totals] = []
@@ -132,7 +127,7 @@ class _Course:
     def begin(self) -> None:
         """Evaluate before the first step: a yardstick, and every metric's name is known before hours are spent."""
         if self.evaluate and self.progress.step == 0:
-            metrics = self.evaluate()
+            metrics = self.evaluate(self.progress.step)
             wanted = self.settings.metric_for_best_model
             if wanted not in metrics:
                 raise UserError(f"metric_for_best_model: there is no {wanted!r}; evaluation gives {', '.join(metrics)}")
@@ -150,7 +145,7 @@ class _Course:
             self._write({**means(add_totals(self.pending)), **rates})
             self.pending = []
         if self.evaluate and (last or self._due(settings.eval_strategy, settings.eval_steps)):
-            metrics = self.evaluate()
+            metrics = self.evaluate(self.progress.step)
             self._write(metrics)
             wanted = settings.metric_for_best_model
             self.progress = self.progress.evaluated(metrics[wanted], greater_is_better=_more_is_better(settings))
@@ -162,8 +157,13 @@ class _Course:
 
     def end(self) -> None:
         if self.settings.load_best_model_at_end and self.progress.best_step is not None:
-            self.checkpoints.load(self.checkpoints.of_step(self.progress.best_step))
-            self.journal.say(f"kept the best checkpoint, of step {self.progress.best_step}")
+            self.journal.say(f"keeping the best checkpoint, of step {self.progress.best_step}")
+            last, self.progress = (
+                self.progress.step,
+                self.checkpoints.load(self.checkpoints.of_step(self.progress.best_step)),
+            )
+            if self.evaluate and self.progress.step != last:
+                self.evaluate(self.progress.step)
 
     def _write(self, metrics: dict[str, float]) -> None:
         step = self.progress.step
@@ -182,11 +182,26 @@ class _Course:
 
 
 def _evaluator(
-    accelerator: Accelerator, module: nn.Module, rows: RankedRows | None, step_fn: StepFn, settings: TrainSettings
-) -> Callable[[], dict[str, float]] | None:
+    accelerator: Accelerator,
+    module: nn.Module,
+    rows: RankedRows | None,
+    step_fn: StepFn,
+    settings: TrainSettings,
+    on_evaluation: Callable[[int, NDArray[np.float64]], None] | None,
+) -> Callable[[int], dict[str, float]] | None:
+    """A function from a step to the metrics over all held-out rows at once, their names beginning with `eval_`."""
     if rows is None or settings.eval_strategy == "no":
         return None
-    return lambda: evaluate(accelerator, module, rows, step_fn, settings)
+
+    def evaluate(step: int) -> dict[str, float]:
+        values = response_values(accelerator, module, rows, evaluation_plan(rows, settings))
+        if on_evaluation:
+            on_evaluation(step, values)
+        reference = None if rows.reference is None else torch.from_numpy(rows.reference)
+        totals = step_fn(Responses(torch.from_numpy(values), rows.token_counts, rows.widths, reference)).totals
+        return {f"eval_{name}": value for name, value in means(totals).items()}
+
+    return evaluate
 
 
 def _more_is_better(settings: TrainSettings) -> bool:

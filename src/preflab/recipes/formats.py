@@ -16,7 +16,9 @@ class KnownFormats:
 
     def __str__(self) -> str:
         width = max(map(len, self.formats))
-        own = f"{'file.py:function':{width}}  your own: a function from a row to a dict with prompt, chosen and rejected"
+        own = (
+            f"{'file.py:function':{width}}  your own: a function from a row to a dict with prompt, chosen and rejected"
+        )
         return "\n".join([*(f"{name:{width}}  {about}" for name, about in self.formats.items()), own])
 
 

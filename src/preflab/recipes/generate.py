@@ -11,8 +11,7 @@ from preflab.analysis.degenerate import foreign_turn, runaway_repetition
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_sources, sample_rows
 from preflab.data.tokenize import ChatTemplate, Dropped
-from preflab.generation import Prompt, Sampling, encode_prompts
-from preflab.generation import generate as generate_batches
+from preflab.generate import Prompt, Sampling, encode_prompts, generate
 from preflab.model.load import load_model, pick_dtype
 from preflab.model.responses import Model
 from preflab.recipes.data import count_by_reason, load_template
@@ -39,7 +38,7 @@ class GenerateResult:
         return "\n".join([*shown, *lost, f"responses: {self.output}"])
 
 
-def generate(settings: GenerateSettings) -> GenerateResult:
+def generate_responses(settings: GenerateSettings) -> GenerateResult:
     """Let a model respond to the prompts of any data; of preference data, the ranked responses are left aside.
 
     One line per response: row (of the prompt in its source), sample, prompt (chat messages), response, tokens, finish
@@ -82,7 +81,7 @@ def _read_prompts(settings: GenerateSettings, template: ChatTemplate) -> tuple[l
 def _generate_rows(
     settings: GenerateSettings, model: Model, template: ChatTemplate, prompts: Sequence[Prompt]
 ) -> dict[tuple[int, int], Row]:
-    """All rows by (row, sample): those of an earlier, interrupted run, and the rest, each batch on disk once it is done."""
+    """All rows by (row, sample): those of an interrupted run and the rest, each batch on disk once it is done."""
     path = unfinished(settings.output)
     rows = {_key(row): row for row in read_jsonl(path)} if path.exists() else {}
     finished = frozenset(rows)
@@ -95,7 +94,7 @@ def _generate_rows(
         seed=settings.seed,
     )
     count = settings.num_return_sequences
-    batches = generate_batches(
+    batches = generate(
         model,
         template,
         prompts,

@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 
 from preflab.data.tokenize import ChatTemplate
-from preflab.model.load import adapter_base, adapter_task, load_model, load_tokenizer, merge_adapter, save_model
+from preflab.model import load
 from preflab.recipes.model import example_ids
 from preflab.recipes.settings import MergeSettings
 from preflab.records import UserError
@@ -26,22 +26,22 @@ class MergeResult:
         return f"model: {self.model} (its logits differ from the adapter's by {self.difference:.1e} of the largest one)"
 
 
-def merge(settings: MergeSettings) -> MergeResult:
+def merge_adapter(settings: MergeSettings) -> MergeResult:
     """Merge an adapter of a policy or of a reward model, in float32, and write the whole model with its tokenizer.
 
     Raises UserError where the outputs of both differ by more than the tolerance, or the folder is in use.
     """
     adapter, folder = str(settings.adapter), settings.output_dir
-    if not adapter_base(adapter):
+    if not load.adapter_base(adapter):
         raise UserError(f"{adapter}: there is no adapter_config.json in it, so this is not the folder of an adapter")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: there is something already; choose a new folder for the merged model")
-    tokenizer = load_tokenizer(adapter, trust_remote_code=settings.trust_remote_code)
+    tokenizer = load.load_tokenizer(adapter, trust_remote_code=settings.trust_remote_code)
     # Half precision would round the sum of both away: the merged model would be another one.
-    adapted = load_model(
-        adapter, adapter_task(adapter), dtype=torch.float32, trust_remote_code=settings.trust_remote_code
+    adapted = load.load_model(
+        adapter, load.adapter_task(adapter), dtype=torch.float32, trust_remote_code=settings.trust_remote_code
     )
     assert isinstance(adapted, PeftModel)
-    merged, difference = merge_adapter(adapted, example_ids(), tolerance=settings.tolerance)
+    merged, difference = load.merge_adapter(adapted, example_ids(), tolerance=settings.tolerance)
     stop_ids = ChatTemplate(tokenizer).stop_ids if tokenizer.chat_template else ()
-    return MergeResult(save_model(merged, tokenizer, folder, stop_ids=stop_ids), difference)
+    return MergeResult(load.save_model(merged, tokenizer, folder, stop_ids=stop_ids), difference)

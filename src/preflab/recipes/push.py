@@ -1,13 +1,13 @@
-"""A finished run's model, pushed to a repository of the Hugging Face hub. The token comes from the environment alone."""
+"""A finished run's model, pushed to the Hugging Face hub. The access token comes from the environment alone."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from preflab.records import UserError
 from preflab.rundir import read_json, utc_now, write_json
@@ -18,10 +18,8 @@ PUSHED = "pushed.json"
 
 def check_push(repository: str) -> None:
     """Refuse, before hours are spent on training, what could not be pushed afterwards."""
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        raise UserError(f"push_to_hub: {error}") from None
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repository):
+        raise UserError(f"push_to_hub: found {repository!r}; a repository is named owner/name")
     _token(repository)
 
 

@@ -212,7 +212,9 @@ def _kl(responses: Path, models: Mapping[str, Path]) -> float:
         Comparison(tuple(Message(m["role"], m["content"]) for m in row["prompt"]), (row["response"],), row["row"])
         for row in rows
     )
-    dataset = tokenized(comparisons, template, data_fingerprint=fingerprint(rows), max_length=None, max_prompt_length=None)
+    dataset = tokenized(
+        comparisons, template, data_fingerprint=fingerprint(rows), max_length=None, max_prompt_length=None
+    )
     logps = {}
     for name in ("dpo", "sft"):
         module = ResponseLogps(load_model(str(models[name]), "policy", dtype=torch.float32)).to(accelerator.device)

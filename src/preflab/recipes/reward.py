@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from torch import nn
 
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.responses import ResponseRewards, collator
 from preflab.recipes.data import load_splits, load_template
-from preflab.recipes.fit import evaluation_plan, fit
+from preflab.recipes.fit import fit
 from preflab.recipes.model import load_trainable, save_trained
 from preflab.recipes.settings import RewardSettings
 from preflab.recipes.stage import (
@@ -26,7 +25,6 @@ from preflab.recipes.stage import (
     start_stage,
 )
 from preflab.rundir import write_json
-from preflab.train.loop import response_values
 from preflab.train.rows import RankedRows
 from preflab.train.steps import reward_step
 
@@ -49,18 +47,15 @@ def train_reward(settings: RewardSettings) -> TrainResult:
     training = RankedRows(splits.training, collate)
     held_out = RankedRows(splits.held_out, collate) if splits.held_out else None
 
-    def write_results(prepared: nn.Module, name: str) -> None:
-        if held_out:
-            scores = response_values(accelerator, prepared, held_out, evaluation_plan(held_out, settings))
-            _write_results(accelerator, held_out, scores, template, settings.output_dir / name)
-
-    def on_start(prepared: nn.Module, first: bool) -> None:
-        if first:
-            write_results(prepared, RESULTS_BEFORE)
+    def on_evaluation(step: int, scores: NDArray[np.float64]) -> None:
+        assert held_out is not None
+        path = settings.output_dir / (RESULTS if step else RESULTS_BEFORE)
+        _write_results(accelerator, held_out, scores, template, path)
 
     step_fn = partial(reward_step, center=settings.center_rewards_coefficient)
-    trained = fit(accelerator, module, training, held_out, step_fn, settings, name="reward model", on_start=on_start)
-    write_results(trained, RESULTS)
+    trained = fit(
+        accelerator, module, training, held_out, step_fn, settings, name="reward model", on_evaluation=on_evaluation
+    )
     final = save_trained(accelerator, trained, template, settings.output_dir)
     return finish_training(accelerator, settings, final)
 

@@ -31,7 +31,7 @@ class SandboxResult:
 
 
 def write_sandbox(settings: SandboxSettings) -> SandboxResult:
-    """Write the same preferences in every style, demonstrations and prompts (each `-train` and `-test`), and the model."""
+    """Write the same preferences in every style, demonstrations, prompts (each `-train` and `-test`), and the model."""
     folder = settings.output_dir
     open_stage(
         folder, {"command": "sandbox", **settings.model_dump(mode="json", exclude={"output_dir"})}, overwrite=False

@@ -24,7 +24,7 @@ from preflab.recipes.settings import ScoreSettings
 from preflab.recipes.stage import fingerprint_weights, make_accelerator
 from preflab.records import Comparison, UserError
 from preflab.rundir import read_json, read_jsonl, write_json
-from preflab.scoring import not_scored, score_rows, summarize
+from preflab.score import not_scored, score_rows, summarize
 from preflab.train.journal import progress_bar
 from preflab.train.loop import response_values
 from preflab.train.rows import RankedRows
@@ -43,8 +43,8 @@ class ScoreResult:
         return "\n".join([*shown, *lost, f"scores: {self.output}"])
 
 
-def score(settings: ScoreSettings) -> ScoreResult:
-    """Score every response of the data with a reward model; the lines are described at `preflab.scoring.score_rows`."""
+def score_responses(settings: ScoreSettings) -> ScoreResult:
+    """Score every response of the data with a reward model; the lines are described at `preflab.score.score_rows`."""
     accelerator = make_accelerator()
     template = template_of(settings.reward_model, settings.chat_template, trust_remote_code=settings.trust_remote_code)
     source, formats = _open(settings)

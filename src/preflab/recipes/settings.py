@@ -21,25 +21,27 @@ Interval = Literal["no", "steps", "epoch"]
 class ModelSettings(Settings):
     model: str = Field(description="Hub id, folder, adapter folder or .gguf file of the model to start from.")
     dtype: Dtype = Field(
-        "auto",
+        default="auto",
         description="Precision of the weights. auto: float32, with bfloat16 arithmetic where the device has it; "
         "LoRA's frozen weights are then bfloat16 themselves.",
     )
     chat_template: Literal["chatml", "human-assistant"] | None = Field(
-        None, description="Named chat template for a model that has none; saved with the tokenizer."
+        default=None, description="Named chat template for a model that has none; saved with the tokenizer."
     )
-    trust_remote_code: bool = Field(False, description="Run model code that comes with the weights.")
+    trust_remote_code: bool = Field(default=False, description="Run model code that comes with the weights.")
 
 
 class LoraSettings(Settings):
-    lora: bool = Field(False, description="Train a low-rank adapter instead of all weights.")
-    lora_r: int = Field(16, ge=1, description="Rank of the adapter (replication: 16).")
+    lora: bool = Field(default=False, description="Train a low-rank adapter instead of all weights.")
+    lora_r: int = Field(default=16, ge=1, description="Rank of the adapter (replication: 16).")
     lora_alpha: int = Field(
-        32, ge=1, description="The adapter's output is scaled by lora_alpha / lora_r (replication: 32)."
+        default=32, ge=1, description="The adapter's output is scaled by lora_alpha / lora_r (replication: 32)."
     )
-    lora_dropout: float = Field(0.1, ge=0, lt=1, description="Dropout in front of the adapter (replication: 0.1).")
+    lora_dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="Dropout in front of the adapter (replication: 0.1)."
+    )
     lora_target_modules: tuple[str, ...] = Field(
-        (), description="Names of the linear layers to adapt; by default all of the backbone."
+        default=(), description="Names of the linear layers to adapt; by default all of the backbone."
     )
 
 
@@ -47,71 +49,86 @@ class DataSettings(Settings):
     train_data: tuple[str, ...] = Field(
         description="Sources to train on: files, hub ids or sandbox:…, each with an optional slice: data.jsonl[:-300]."
     )
-    eval_data: tuple[str, ...] = Field((), description="Held-out sources.")
+    eval_data: tuple[str, ...] = Field(default=(), description="Held-out sources.")
     format: str | None = Field(
-        None,
+        default=None,
         description="Format of the rows: a name (see `preflab data formats`) or file.py:function; else detected.",
     )
     train_split_ratio: float | None = Field(
-        None, gt=0, lt=1, description="Without eval_data: the share of prompts to train on; the rest is held out."
+        default=None,
+        gt=0,
+        lt=1,
+        description="Without eval_data: the share of prompts to train on; the rest is held out.",
     )
-    max_train_samples: int | None = Field(None, ge=1, description="Train on a seeded sample of this many rows.")
-    max_eval_samples: int | None = Field(None, ge=1, description="Evaluate on a seeded sample of this many rows.")
+    max_train_samples: int | None = Field(default=None, ge=1, description="Train on a seeded sample of this many rows.")
+    max_eval_samples: int | None = Field(
+        default=None, ge=1, description="Evaluate on a seeded sample of this many rows."
+    )
     max_length: int = Field(
-        512, ge=2, description="Longest prompt and response together, in tokens (replication: 512)."
+        default=512, ge=2, description="Longest prompt and response together, in tokens (replication: 512)."
     )
     max_prompt_length: int = Field(
-        358, ge=1, description="Longest prompt in tokens; its oldest tokens go first (replication: 358)."
+        default=358, ge=1, description="Longest prompt in tokens; its oldest tokens go first (replication: 358)."
     )
-    on_too_long: Literal["drop", "raise"] = Field("drop", description="What to do with a response that does not fit.")
+    on_too_long: Literal["drop", "raise"] = Field(
+        default="drop", description="What to do with a response that does not fit."
+    )
 
 
 class TrainSettings(Settings):
     output_dir: Path = Field(description="Folder of the run. The same command on the same folder resumes or skips it.")
-    overwrite: bool = Field(False, description="Start anew in a folder that holds another run.")
+    overwrite: bool = Field(default=False, description="Start anew in a folder that holds another run.")
     learning_rate: float = Field(gt=0, description="Peak learning rate of AdamW.")
-    num_train_epochs: float = Field(1.0, gt=0, description="Passes over the training data.")
-    max_steps: int = Field(-1, ge=-1, description="Stop after this many optimizer steps; -1: after num_train_epochs.")
-    per_device_train_batch_size: int = Field(8, ge=1, description="Comparisons per device and forward pass.")
-    per_device_eval_batch_size: int = Field(16, ge=1, description="The same, for evaluation.")
+    num_train_epochs: float = Field(default=1.0, gt=0, description="Passes over the training data.")
+    max_steps: int = Field(
+        default=-1, ge=-1, description="Stop after this many optimizer steps; -1: after num_train_epochs."
+    )
+    per_device_train_batch_size: int = Field(default=8, ge=1, description="Comparisons per device and forward pass.")
+    per_device_eval_batch_size: int = Field(default=16, ge=1, description="The same, for evaluation.")
     max_tokens_per_batch: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="Fill batches with comparisons of similar length up to this many tokens instead of a fixed number.",
     )
-    gradient_accumulation_steps: int = Field(1, ge=1, description="Forward passes per optimizer step.")
-    gradient_checkpointing: bool = Field(False, description="Save memory by computing activations twice.")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are clipped to this norm.")
+    gradient_accumulation_steps: int = Field(default=1, ge=1, description="Forward passes per optimizer step.")
+    gradient_checkpointing: bool = Field(default=False, description="Save memory by computing activations twice.")
+    weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay.")
+    max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
-        "cosine", description="Course of the learning rate (homework: cosine)."
+        default="cosine", description="Course of the learning rate (homework: cosine)."
     )
     warmup_ratio: float = Field(
-        0.03, ge=0, lt=1, description="Share of the steps with a rising learning rate (homework: 0.03)."
+        default=0.03, ge=0, lt=1, description="Share of the steps with a rising learning rate (homework: 0.03)."
     )
-    bf16: bool | None = Field(None, description="bfloat16 arithmetic (mixed precision); by default where a GPU has it.")
-    seed: int = Field(42, ge=0, description="Seed of data order, sampling and initialisation.")
-    logging_steps: int = Field(10, ge=1, description="Steps between two lines of metrics.jsonl.")
-    eval_strategy: Interval = Field("steps", description="When to evaluate, where there is held-out data.")
-    eval_steps: int = Field(100, ge=1, description="Steps between two evaluations.")
-    save_strategy: Interval = Field("steps", description="When to write a checkpoint.")
-    save_steps: int = Field(100, ge=1, description="Steps between two checkpoints.")
-    save_total_limit: int = Field(2, ge=1, description="Checkpoints kept: the newest ones, and the best besides.")
+    bf16: bool | None = Field(
+        default=None, description="bfloat16 arithmetic (mixed precision); by default where a GPU has it."
+    )
+    seed: int = Field(default=42, ge=0, description="Seed of data order, sampling and initialisation.")
+    logging_steps: int = Field(default=10, ge=1, description="Steps between two lines of metrics.jsonl.")
+    eval_strategy: Interval = Field(default="steps", description="When to evaluate, where there is held-out data.")
+    eval_steps: int = Field(default=100, ge=1, description="Steps between two evaluations.")
+    save_strategy: Interval = Field(default="steps", description="When to write a checkpoint.")
+    save_steps: int = Field(default=100, ge=1, description="Steps between two checkpoints.")
+    save_total_limit: int = Field(
+        default=2, ge=1, description="Checkpoints kept: the newest ones, and the best besides."
+    )
     load_best_model_at_end: bool = Field(
-        False, description="Keep the best evaluated checkpoint as the final model, not the last."
+        default=False, description="Keep the best evaluated checkpoint as the final model, not the last."
     )
-    metric_for_best_model: str = Field("eval_loss", description="Evaluation metric that tells the best checkpoint.")
+    metric_for_best_model: str = Field(
+        default="eval_loss", description="Evaluation metric that tells the best checkpoint."
+    )
     greater_is_better: bool | None = Field(
-        None, description="Direction of that metric; by default known for every metric but your own."
+        default=None, description="Direction of that metric; by default known for every metric but your own."
     )
     early_stopping_patience: int | None = Field(
-        None, ge=1, description="Stop when this many evaluations in a row have not been better than the best."
+        default=None, ge=1, description="Stop when this many evaluations in a row have not been better than the best."
     )
     report_to: tuple[Literal["tensorboard", "wandb", "trackio", "none"], ...] = Field(
-        ("tensorboard",), description="Trackers, or none. metrics.jsonl and the curves are always written."
+        default=("tensorboard",), description="Trackers, or none. metrics.jsonl and the curves are always written."
     )
     push_to_hub: str | None = Field(
-        None, description="Hub repository to push the final model to (needs HF_TOKEN in the environment)."
+        default=None, description="Hub repository to push the final model to (needs HF_TOKEN in the environment)."
     )
 
     @model_validator(mode="after")
@@ -124,8 +141,10 @@ class TrainSettings(Settings):
 class SFTSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
     """Supervised fine-tuning on the best response of each row; the loss is on the response only."""
 
-    output_dir: Path = Field(Path("runs/sft"), description=TrainSettings.model_fields["output_dir"].description)
-    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of AdamW (TRL's SFT default: 2e-5).")
+    output_dir: Path = Field(default=Path("runs/sft"), description=TrainSettings.model_fields["output_dir"].description)
+    learning_rate: float = Field(
+        default=2e-5, gt=0, description="Peak learning rate of AdamW (TRL's SFT default: 2e-5)."
+    )
 
 
 class RewardSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
@@ -133,45 +152,51 @@ class RewardSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
     a row.
     """
 
-    output_dir: Path = Field(Path("runs/reward"), description=TrainSettings.model_fields["output_dir"].description)
-    learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of AdamW (homework: 2e-5).")
+    output_dir: Path = Field(
+        default=Path("runs/reward"), description=TrainSettings.model_fields["output_dir"].description
+    )
+    learning_rate: float = Field(default=2e-5, gt=0, description="Peak learning rate of AdamW (homework: 2e-5).")
     center_rewards_coefficient: float = Field(
-        0.0, ge=0, description="Adds c·mean(r²), which keeps rewards around zero (Eisenstein et al., 2023: 0.01)."
+        default=0.0,
+        ge=0,
+        description="Adds c·mean(r²), which keeps rewards around zero (Eisenstein et al., 2023: 0.01).",
     )
 
 
 class DPOSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
     """Direct preference optimisation against the model that the run starts from."""
 
-    output_dir: Path = Field(Path("runs/dpo"), description=TrainSettings.model_fields["output_dir"].description)
+    output_dir: Path = Field(default=Path("runs/dpo"), description=TrainSettings.model_fields["output_dir"].description)
     learning_rate: float = Field(
-        1e-6,
+        default=1e-6,
         gt=0,
         description="Peak learning rate of AdamW (TRL's DPO default: 1e-6; with LoRA the replication used 1e-5).",
     )
     beta: float = Field(
-        0.1, gt=0, description="Strength of the pull towards the reference (DPO paper: 0.1; replication: 0.2)."
+        default=0.1, gt=0, description="Strength of the pull towards the reference (DPO paper: 0.1; replication: 0.2)."
     )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="Probability that a label is wrong: conservative DPO (Mitchell, 2023)."
+        default=0.0, ge=0, lt=0.5, description="Probability that a label is wrong: conservative DPO (Mitchell, 2023)."
     )
     sft_weight: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         description="Weight of an SFT term on the chosen response, per token (RPO); keeps it from growing unlikely.",
     )
 
 
 class SamplingSettings(Settings):
-    temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 takes the likeliest token.")
+    temperature: float = Field(default=1.0, ge=0, description="Sampling temperature; 0 takes the likeliest token.")
     top_p: float = Field(
-        1.0, gt=0, le=1, description="Sample from the likeliest tokens that hold this share of the probability."
+        default=1.0, gt=0, le=1, description="Sample from the likeliest tokens that hold this share of the probability."
     )
-    top_k: int = Field(0, ge=0, description="Sample from this many likeliest tokens; 0: from all.")
-    repetition_penalty: float = Field(1.0, gt=0, description="Above 1 makes tokens that were used before less likely.")
-    num_return_sequences: int = Field(1, ge=1, description="Responses per prompt.")
-    max_new_tokens: int = Field(512, ge=1, description="Token cap of a response.")
-    seed: int = Field(42, ge=0, description="Seed of sampling, and of the choice of prompts.")
+    top_k: int = Field(default=0, ge=0, description="Sample from this many likeliest tokens; 0: from all.")
+    repetition_penalty: float = Field(
+        default=1.0, gt=0, description="Above 1 makes tokens that were used before less likely."
+    )
+    num_return_sequences: int = Field(default=1, ge=1, description="Responses per prompt.")
+    max_new_tokens: int = Field(default=512, ge=1, description="Token cap of a response.")
+    seed: int = Field(default=42, ge=0, description="Seed of sampling, and of the choice of prompts.")
 
 
 class GenerateSettings(ModelSettings, SamplingSettings):
@@ -180,14 +205,16 @@ class GenerateSettings(ModelSettings, SamplingSettings):
     prompts: tuple[str, ...] = Field(
         description="Sources of prompts: files, hub ids or sandbox:…, also preference data."
     )
-    format: str | None = Field(None, description=DataSettings.model_fields["format"].description)
-    max_samples: int | None = Field(None, ge=1, description="Answer a seeded sample of this many prompts.")
-    max_prompt_length: int = Field(1024, ge=1, description="Longest prompt in tokens; its oldest tokens go first.")
-    batch_size: int = Field(16, ge=1, description="Responses generated at once.")
-    output: Path = Field(
-        Path("runs/responses.jsonl"), description="File of responses; an unfinished one is gone on with."
+    format: str | None = Field(default=None, description=DataSettings.model_fields["format"].description)
+    max_samples: int | None = Field(default=None, ge=1, description="Answer a seeded sample of this many prompts.")
+    max_prompt_length: int = Field(
+        default=1024, ge=1, description="Longest prompt in tokens; its oldest tokens go first."
     )
-    overwrite: bool = Field(False, description="Start anew where the file was made with other settings.")
+    batch_size: int = Field(default=16, ge=1, description="Responses generated at once.")
+    output: Path = Field(
+        default=Path("runs/responses.jsonl"), description="File of responses; an unfinished one is gone on with."
+    )
+    overwrite: bool = Field(default=False, description="Start anew where the file was made with other settings.")
 
 
 class ScoreSettings(Settings):
@@ -198,20 +225,22 @@ class ScoreSettings(Settings):
     )
     reward_model: str = Field(description="Hub id, folder or adapter folder of a reward model with one label.")
     chat_template: Literal["chatml", "human-assistant"] | None = Field(
-        None, description="Named chat template for a reward model that comes without one."
+        default=None, description="Named chat template for a reward model that comes without one."
     )
-    format: str | None = Field(None, description=DataSettings.model_fields["format"].description)
-    max_samples: int | None = Field(None, ge=1, description="Score a seeded sample of this many rows.")
-    max_length: int = Field(1024, ge=2, description="Longest prompt and response together, in tokens.")
-    max_prompt_length: int = Field(1024, ge=1, description="Longest prompt in tokens; its oldest tokens go first.")
-    dtype: Dtype = Field("auto", description="Precision of the weights; auto: float32, on a GPU bfloat16.")
-    trust_remote_code: bool = Field(False, description="Run model code that comes with the weights.")
-    batch_size: int = Field(16, ge=1, description="Comparisons per forward pass.")
-    seed: int = Field(42, ge=0, description="Seed of the sample.")
+    format: str | None = Field(default=None, description=DataSettings.model_fields["format"].description)
+    max_samples: int | None = Field(default=None, ge=1, description="Score a seeded sample of this many rows.")
+    max_length: int = Field(default=1024, ge=2, description="Longest prompt and response together, in tokens.")
+    max_prompt_length: int = Field(
+        default=1024, ge=1, description="Longest prompt in tokens; its oldest tokens go first."
+    )
+    dtype: Dtype = Field(default="auto", description="Precision of the weights; auto: float32, on a GPU bfloat16.")
+    trust_remote_code: bool = Field(default=False, description="Run model code that comes with the weights.")
+    batch_size: int = Field(default=16, ge=1, description="Comparisons per forward pass.")
+    seed: int = Field(default=42, ge=0, description="Seed of the sample.")
     output: Path = Field(
-        Path("runs/scores.jsonl"), description="File of scores, one line per row; a summary lies beside it."
+        default=Path("runs/scores.jsonl"), description="File of scores, one line per row; a summary lies beside it."
     )
-    overwrite: bool = Field(False, description="Start anew where the file was made with other settings.")
+    overwrite: bool = Field(default=False, description="Start anew where the file was made with other settings.")
 
 
 class MergeSettings(Settings):
@@ -220,24 +249,28 @@ class MergeSettings(Settings):
     adapter: Annotated[Path, Positional()] = Field(description="Folder of a PEFT adapter.")
     output_dir: Annotated[Path, Positional()] = Field(description="Folder for the merged model.")
     tolerance: float = Field(
-        1e-3, gt=0, description="Largest accepted difference of logits, relative to the largest logit."
+        default=1e-3, gt=0, description="Largest accepted difference of logits, relative to the largest logit."
     )
-    trust_remote_code: bool = Field(False, description="Run model code that comes with the weights.")
+    trust_remote_code: bool = Field(default=False, description="Run model code that comes with the weights.")
 
 
 class InspectSettings(Settings):
     """What is in a data source: format, counts, what would be dropped and why, lengths, duplicates, rendered rows."""
 
     source: Annotated[tuple[str, ...], Positional()] = Field(description="Sources: files, hub ids or sandbox:….")
-    format: str | None = Field(None, description=DataSettings.model_fields["format"].description)
-    model: str | None = Field(None, description="Model whose tokenizer and template count tokens and render rows.")
-    chat_template: Literal["chatml", "human-assistant"] | None = Field(
-        None, description=ModelSettings.model_fields["chat_template"].description
+    format: str | None = Field(default=None, description=DataSettings.model_fields["format"].description)
+    model: str | None = Field(
+        default=None, description="Model whose tokenizer and template count tokens and render rows."
     )
-    max_length: int = Field(512, ge=2, description=DataSettings.model_fields["max_length"].description)
-    max_prompt_length: int = Field(358, ge=1, description=DataSettings.model_fields["max_prompt_length"].description)
-    rows: int = Field(1, ge=0, description="How many rows to print token by token.")
-    json_output: bool = Field(False, alias="json", description="Print JSON instead of tables.")
+    chat_template: Literal["chatml", "human-assistant"] | None = Field(
+        default=None, description=ModelSettings.model_fields["chat_template"].description
+    )
+    max_length: int = Field(default=512, ge=2, description=DataSettings.model_fields["max_length"].description)
+    max_prompt_length: int = Field(
+        default=358, ge=1, description=DataSettings.model_fields["max_prompt_length"].description
+    )
+    rows: int = Field(default=1, ge=0, description="How many rows to print token by token.")
+    json_output: bool = Field(default=False, alias="json", description="Print JSON instead of tables.")
 
 
 class FormatsSettings(Settings):
@@ -248,18 +281,20 @@ class SandboxSettings(Settings):
     """Write the embedded sandbox to a folder: preference files in several formats, and its untrained tiny model."""
 
     output_dir: Annotated[Path, Positional()] = Field(description="Folder to write to.")
-    rows: int = Field(2000, ge=1, description="Training comparisons.")
-    eval_rows: int = Field(500, ge=1, description="Held-out comparisons.")
-    noise: float = Field(0.5, ge=0, description="Temperature of the annotators' Bradley-Terry choices; 0: no noise.")
-    length_bias: float = Field(0.0, description="How much annotators like length for its own sake.")
-    seed: int = Field(0, ge=0, description="Seed of the world.")
+    rows: int = Field(default=2000, ge=1, description="Training comparisons.")
+    eval_rows: int = Field(default=500, ge=1, description="Held-out comparisons.")
+    noise: float = Field(
+        default=0.5, ge=0, description="Temperature of the annotators' Bradley-Terry choices; 0: no noise."
+    )
+    length_bias: float = Field(default=0.0, description="How much annotators like length for its own sake.")
+    seed: int = Field(default=0, ge=0, description="Seed of the world.")
 
 
 class QuickstartSettings(Settings):
     """The whole chain on the embedded sandbox: data, base model, SFT, reward model, DPO, responses, gold rewards."""
 
     output_dir: Path = Field(
-        Path("runs/quickstart"), description="Folder of the run; an unfinished one is gone on with."
+        default=Path("runs/quickstart"), description="Folder of the run; an unfinished one is gone on with."
     )
-    seed: int = Field(0, ge=0, description="Seed of the world and of all training.")
-    overwrite: bool = Field(False, description="Start anew.")
+    seed: int = Field(default=0, ge=0, description="Seed of the world and of all training.")
+    overwrite: bool = Field(default=False, description="Start anew.")

@@ -139,14 +139,14 @@ def generate_ids(
     ids = torch.tensor([[stop_ids[0]] * (width - len(ids)) + list(ids) for ids in prompts])
     chooser = TokenChooser(sampling, torch.from_numpy(random_numbers), padding)
     # The model's own settings are set aside, because transformers falls back to them for whatever is not said here.
-    own, inner.generation_config = inner.generation_config, GenerationConfig()
+    own, inner.generation_config = inner.generation_config, _settings()
     try:
         sequences = _generate(
             inner,
             input_ids=ids.to(inner.device),
             attention_mask=(torch.arange(width) >= padding[:, None]).long().to(inner.device),
             logits_processor=LogitsProcessorList([chooser]),
-            generation_config=GenerationConfig(
+            generation_config=_settings(
                 do_sample=False,  # the chooser leaves one token only
                 max_new_tokens=sampling.max_new_tokens,
                 eos_token_id=list(stop_ids),
@@ -157,6 +157,10 @@ def generate_ids(
     finally:
         inner.generation_config = own
     return [_until_stop(tokens, stop_ids) for tokens in sequences[:, width:].tolist()]
+
+
+def _settings(**chosen: Any) -> GenerationConfig:
+    return GenerationConfig(**chosen)  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()
@@ -172,8 +176,8 @@ def _until_stop(tokens: list[int], stop_ids: Sequence[int]) -> tuple[list[int], 
     return tokens, "length"
 
 
-class TokenChooser(LogitsProcessor):  # type: ignore[misc]
-    """Leaves one token of each sequence with a finite score: the likeliest, or the one that its random number points to.
+class TokenChooser(LogitsProcessor):
+    """Leaves one token of each sequence a finite score: the likeliest, or the one that its random number points to.
 
     The number is looked up in the cumulative distribution over the vocabulary (inverse transform sampling), so one
     number decides a token, and a difference in rounding moves the choice only for a number that lies right at a border.
@@ -234,6 +238,6 @@ def _check_positions(model: Model, prompts: Sequence[Prompt], max_new_tokens: in
     if limit is not None and longest + max_new_tokens > limit:
         advice = f"set max_new_tokens to {limit - longest} or less, or " if limit > longest else ""
         raise UserError(
-            f"the longest prompt has {longest} tokens and max_new_tokens is {max_new_tokens}, but the model was made for"
-            f" {limit} tokens in all: {advice}lower max_prompt_length"
+            f"the longest prompt has {longest} tokens and max_new_tokens is {max_new_tokens}, but the model was made "
+            f"for {limit} tokens in all: {advice}lower max_prompt_length"
         )

@@ -27,8 +27,8 @@ def score_rows(
         dataset: the same comparisons as they were scored.
         scores: [R] the rewards of all responses, as `dataset.response_offsets` has them.
 
-    A pair gives `chosen`, `rejected`, `score_chosen` and `score_rejected`; more responses give `responses` and `scores`,
-    best first; a single one `response` and `score`, with the `row` and `sample` of the file that generation wrote.
+    A pair gives `chosen`, `rejected`, `score_chosen` and `score_rejected`; more responses give `responses` and
+    `scores`, best first; a single one `response` and `score`, with the `row` and `sample` that generation gave it.
     """
     index = 0
     for item in items:
