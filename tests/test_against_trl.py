@@ -197,7 +197,7 @@ def test_reward_loss_and_gradients(reward_trainer: Any) -> None:
 
 
 def test_centering_pulls_each_reward_to_zero(reward_trainer: Any, monkeypatch: Any) -> None:
-    """Ours is c·mean(r²). TRL's c·mean((r_w + r_l)²) is four times that, less the c·mean((r_w − r_l)²) that the loss wants."""
+    """Ours is c·mean(r²). TRL's c·mean((r_w + r_l)²) is four times that, less c·mean((r_w − r_l)²) of the margins."""
     batch = dict(next(iter(reward_trainer.get_train_dataloader())))
     with torch.no_grad():
         plain, outputs = reward_trainer.compute_loss(reward_trainer.model, dict(batch), return_outputs=True)

@@ -1,4 +1,4 @@
-"""Objectives as what their papers say they are: golden values, limits, symmetries, and gradients checked by differences."""
+"""Objectives as what their papers say they are: golden values, limits, symmetries, gradients checked by differences."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ SOME = pairs((-10, -12, -11, -11, 5, 6), (-30, -20, -29, -22, 9, 4), (-3, -90, -
 
 def test_dpo_golden_values() -> None:
     """β 0.1. Log-ratios of the first pair are −10 + 11 = 1 and −12 + 11 = −1, so rewards ±0.1, margin 0.2 and loss
-    ln(1 + e^−0.2) = 0.598139. Of the second, −30 + 29 = −1 and −20 + 22 = 2: margin −0.3, loss ln(1 + e^0.3) = 0.854355."""
+    ln(1 + e^−0.2) = 0.598139. The second: −30 + 29 = −1 and −20 + 22 = 2, margin −0.3, loss ln(1 + e^0.3) = 0.854355.
+    """
     loss, values = dpo(SOME, beta=0.1)
     assert loss[:2].tolist() == pytest.approx([0.598138869, 0.854355244])
     assert values["rewards/chosen"][:2].tolist() == pytest.approx([0.1, -0.1])
@@ -54,7 +55,7 @@ def test_dpo_sums_and_does_not_average_over_tokens() -> None:
 
 
 def test_label_smoothing_golden_value() -> None:
-    """ε 0.25 on a margin of 0.2: 0.75 · ln(1 + e^−0.2) + 0.25 · ln(1 + e^0.2) = 0.75 · 0.598139 + 0.25 · 0.798139 = 0.648139."""
+    """ε 0.25, m 0.2: 0.75 · ln(1 + e^−0.2) + 0.25 · ln(1 + e^0.2) = 0.75 · 0.598139 + 0.25 · 0.798139 = 0.648139."""
     assert float(dpo(SOME, label_smoothing=0.25).per_example[0]) == pytest.approx(0.648138869)
 
 
@@ -74,7 +75,7 @@ def test_dpo_is_ln_2_at_the_reference(beta: float, smoothing: float) -> None:
 
 
 def test_dpo_symmetries() -> None:
-    """Swapping the responses turns the margin round; −log σ(m) + log σ(−m) = −m; half smoothed, the order does not matter."""
+    """Swapped responses turn the margin round; −log σ(m) + log σ(−m) = −m; half smoothed, the order does not matter."""
     own, other = dpo(SOME), dpo(swapped(SOME))
     margin = own.values["rewards/margins"]
     torch.testing.assert_close(other.values["rewards/margins"], -margin)
@@ -162,7 +163,7 @@ def test_extreme_inputs_stay_finite(name: str, dtype: torch.dtype, size: float) 
 
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_a_better_chosen_response_is_never_worse(name: str) -> None:
-    """The gradient pulls the better response up, whatever the margin is; it pushes the worse one down unless labels may be wrong."""
+    """The gradient never pulls the better response down or the worse one up, unless labels may be wrong."""
     better = torch.linspace(-40, 40, 3, dtype=torch.float64).requires_grad_()
     worse = torch.zeros(3, dtype=torch.float64).requires_grad_()
     up, down = torch.autograd.grad(PROPERTIES[name](better, worse).sum(), (better, worse))

@@ -31,10 +31,11 @@ RELATIVE = 1e-4
 
 def comparison(prompt: int, *responses: int, seed: int) -> TokenizedComparison:
     """Of random ids; a prompt and responses of these lengths. Ids 0 to 2 are the special ones of the tiny models."""
-    ids = iter(
-        torch.randint(3, 128, (prompt + sum(responses),), generator=torch.Generator().manual_seed(seed)).tolist()
-    )
-    take = lambda count: tuple(next(ids) for _ in range(count))  # noqa: E731 (a def would be three lines of nothing)
+    random = torch.Generator().manual_seed(seed)
+
+    def take(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(3, 128, (count,), generator=random).tolist())
+
     return TokenizedComparison(take(prompt), tuple(take(length) for length in responses), row=seed)
 
 
@@ -155,6 +156,9 @@ def test_padding_ids_and_company_do_not_matter(architecture: str) -> None:
     torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-5)
 
 
+RIGHT_MASK = Tree.mask
+
+
 def sees_other_responses(tree: Tree, window: int | None) -> Tensor:
     """A wrong mask: plain causal attention over the layout."""
     place = torch.arange(tree.segments.shape[1])
@@ -166,9 +170,15 @@ def sees_other_responses(tree: Tree, window: int | None) -> Tensor:
 
 def counts_places(tree: Tree, window: int | None) -> Tensor:
     """A wrong mask: windows by place in the layout, so that later responses see less of the prompt."""
-    seen = Tree.mask(tree, None)
+    seen = RIGHT_MASK(tree, None)
     place = torch.arange(tree.segments.shape[1])
     return seen if window is None else seen & (place[:, None] - place[None, :] < window)
+
+
+def sees_everything(tree: Tree, window: int | None) -> Tensor:
+    """A wrong mask: no window at all."""
+    assert window is None or window > 0
+    return RIGHT_MASK(tree, None)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -183,7 +193,7 @@ def test_a_mask_that_shows_responses_to_each_other_is_noticed(
 
 
 @pytest.mark.parametrize("architecture", ["mistral", "gemma3_text"])
-@pytest.mark.parametrize("wrong", [counts_places, lambda tree, window: ORIGINAL_MASK(tree, None)])
+@pytest.mark.parametrize("wrong", [counts_places, sees_everything])
 def test_a_wrong_sliding_window_is_noticed(
     architecture: str, wrong: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,9 +204,6 @@ def test_a_wrong_sliding_window_is_noticed(
     model = tiny_model(architecture)
     monkeypatch.setattr(prefix, "Tree", Wrong)
     assert not shares_prefix(model)
-
-
-ORIGINAL_MASK = Tree.mask
 
 
 def test_positions_that_run_on_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +264,7 @@ def test_recurrent_and_hybrid_models_fall_back_to_separate_sequences(kind: str) 
 
 
 def test_windows_that_attention_is_not_told_of_are_not_trusted() -> None:
-    """Phi-MoE puts its window into the mask alone. One that is wider than the probe does not show in the probe's values."""
+    """Phi-MoE puts its window into the mask alone, and one wider than the probe changes no value of the probe."""
     torch.manual_seed(0)
     sizes = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1}

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from preflab.recipes.generate import generate_responses as generate_responses
     from preflab.recipes.inspect import inspect_data as inspect_data
     from preflab.recipes.merge import merge_adapter as merge_adapter
-    from preflab.recipes.quickstart import quickstart as quickstart
+    from preflab.recipes.quickstart import run_quickstart as run_quickstart
     from preflab.recipes.reward import train_reward as train_reward
     from preflab.recipes.sandbox import write_sandbox as write_sandbox
     from preflab.recipes.score import score_responses as score_responses
@@ -43,7 +43,7 @@ _EXPORTS = {
     "generate_responses": "preflab.recipes.generate",
     "inspect_data": "preflab.recipes.inspect",
     "merge_adapter": "preflab.recipes.merge",
-    "quickstart": "preflab.recipes.quickstart",
+    "run_quickstart": "preflab.recipes.quickstart",
     "score_responses": "preflab.recipes.score",
     "train_dpo": "preflab.recipes.dpo",
     "train_reward": "preflab.recipes.reward",

@@ -12,7 +12,8 @@ Role = Literal["system", "user", "assistant"]
 class UserError(ValueError):
     """A mistake that the user can mend: the message says what was found, where, and what would be right.
 
-    The command line prints the message alone and exits with 2; any other exception is a defect of ours and shows its traceback.
+    The command line prints the message alone and exits with 2; any other exception is a defect of ours and shows its
+    traceback.
     """
 
 
@@ -35,8 +36,9 @@ class Message:
 class Comparison:
     """A prompt and its ranked responses, best first.
 
-    Two or more responses are a ranking. A single one is a demonstration (for supervised fine-tuning), or, where `label` says whether
-    it was wanted, an unpaired judgement. `row` counts from 1 in the source, so that a message can point at it.
+    Two or more responses are a ranking. A single one is a demonstration (for supervised fine-tuning), or, where `label`
+    says whether it was wanted, an unpaired judgement. None is a prompt to answer. `row` counts from 1 in the source, so
+    that a message can point at it.
     """
 
     prompt: tuple[Message, ...]
@@ -48,10 +50,10 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedComparison:
-    """Token ids of a comparison: a prompt, and responses that continue it, each ending in the one terminator that is trained.
+    """Token ids of a comparison: a prompt, and responses that continue it, each ending in the terminator that is trained.
 
-    The prompt ids end where the assistant starts to speak. Every response token is a training target and no prompt token is one, so the
-    split of the ids is the mask.
+    The prompt ids end where the assistant starts to speak. Every response token is a training target and no prompt
+    token is one, so the split of the ids is the mask.
     """
 
     prompt_ids: tuple[int, ...]
@@ -61,7 +63,7 @@ class TokenizedComparison:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A response that a model generated. `finish` is "eos" when the model ended its turn, "length" when it hit the token cap."""
+    """A response that a model generated. `finish` is "eos" where the model ended its turn, "length" at the token cap."""
 
     prompt: tuple[Message, ...]
     response: str

@@ -115,10 +115,7 @@ def _longest_first(steps: Sequence[Step], lengths: Indices) -> list[Step]:
     """Move the step with the most tokens to the front and, of the others, the one with the longest comparison behind
     it, where the optimizer's own memory is there. By what steps hold, not by their forward passes, on which the order
     must not depend."""
-    ordered = list(steps)
-    for target, size in enumerate((np.ndarray.sum, np.ndarray.max)):
-        if target < len(ordered):
-            sizes = [int(size(lengths[step.rows])) for step in ordered[target:]]
-            longest = target + int(np.argmax(sizes))
-            ordered[target], ordered[longest] = ordered[longest], ordered[target]
-    return ordered
+    most = max(steps, key=lambda step: int(lengths[step.rows].sum()))
+    others = [step for step in steps if step is not most]
+    longest = max(others, key=lambda step: int(lengths[step.rows].max()), default=most)
+    return sorted(steps, key=lambda step: (step is not most, step is not longest))

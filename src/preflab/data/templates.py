@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from preflab.records import UserError
@@ -48,6 +49,18 @@ def apply_named_template(tokenizer: PreTrainedTokenizerBase, name: str | None) -
     if name not in CHAT_TEMPLATES:
         raise UserError(f"unknown chat template {name!r}: choose one of {', '.join(CHAT_TEMPLATES)}")
     tokenizer.chat_template = ("{{ bos_token }}" if _puts_bos_first(tokenizer) else "") + CHAT_TEMPLATES[name]
+
+
+def end_at_terminator(template: str, tail: str, terminator: str) -> str:
+    """`template`, with `terminator` in place of the `tail` that it renders after a last turn of the assistant."""
+    if tail == terminator:
+        return template
+    last = "not add_generation_prompt and messages[-1]['role'] == 'assistant' and rendered.endswith(tail)"
+    return (
+        f"{{% set rendered %}}{template}{{% endset %}}{{% set tail = {json.dumps(tail)} %}}"
+        f"{{% if {last} %}}{{{{ rendered[:rendered | length - tail | length] + {json.dumps(terminator)} }}}}"
+        "{% else %}{{ rendered }}{% endif %}"
+    )
 
 
 def no_template_message(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from jinja2 import TemplateError
 
-from preflab.data.templates import no_template_message
+from preflab.data.templates import end_at_terminator, no_template_message
 from preflab.records import Comparison, Message, RowError, TokenizedComparison, UserError
 
 if TYPE_CHECKING:
@@ -122,6 +122,16 @@ class ChatTemplate:
         """Ids that end generation: the terminator, and the tokenizer's EOS where that is another token."""
         eos = self.tokenizer.eos_token_id
         return (self.terminator_id,) if eos in (None, self.terminator_id) else (self.terminator_id, eos)
+
+    @cached_property
+    def ending_at_terminator(self) -> str:
+        """The chat template, save that a conversation that ends with the assistant's turn ends with its terminator.
+
+        Other tools score a whole rendered conversation at its last token. With this template that is the token that a
+        reward model of ours was trained at, not a line break after it.
+        """
+        appended = "" if self._untrained_tail != self._tail else self.tokenizer.eos_token
+        return end_at_terminator(str(self.tokenizer.get_chat_template()), self._untrained_tail, appended)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -9,12 +9,12 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model, load_peft_weights
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from preflab.model.responses import Model, usual_attention
 from preflab.records import UserError
@@ -57,7 +58,9 @@ def load_model(
     if base := adapter_base(name):
         adapted_task = _adapter_config(name).get("task_type")
         if adapted_task == TASK_TYPES[task].value:
-            inner = load_model(base, task, dtype=dtype, fresh_head=True, trust_remote_code=trust_remote_code)
+            # Its base model need not have a reward head where the adapter brings one.
+            own_head = task == "reward" and _brings_head(name)
+            inner = load_model(base, task, dtype=dtype, fresh_head=own_head, trust_remote_code=trust_remote_code)
             with _loading(name, "adapter"):
                 return PeftModel.from_pretrained(inner, name, is_trainable=True)
         if not fresh_head:
@@ -139,7 +142,12 @@ def save_model(
         inner.generation_config.pad_token_id = tokenizer.pad_token_id
     unfinished = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
-    (model if isinstance(model, PeftModel) else inner).save_pretrained(str(unfinished), state_dict=weights)
+    with _quiet():
+        if isinstance(model, PeftModel):
+            # A row that was added for the padding token is never read, and the base model does not have it.
+            model.save_pretrained(str(unfinished), state_dict=weights, save_embedding_layers=False)
+        else:
+            inner.save_pretrained(str(unfinished), state_dict=weights)
     tokenizer.save_pretrained(unfinished)
     if folder.exists():
         shutil.rmtree(folder)
@@ -221,6 +229,11 @@ def _adapter_config(name: str) -> dict[str, Any]:
         raise UserError(f"{name}/{ADAPTER_CONFIG} is not JSON: {error}") from None
 
 
+def _brings_head(name: str) -> bool:
+    with _loading(name, "adapter"):
+        return any(key.endswith("score.weight") for key in load_peft_weights(name, device="cpu"))
+
+
 def _linear_layers(model: PreTrainedModel) -> list[str]:
     """Names of the backbone's linear layers, as LoRA's targets: `q_proj`, `c_attn`, `query_key_value`…"""
     # GPT-2 keeps its linear layers in transformers' Conv1D.
@@ -260,17 +273,34 @@ def _loading(name: str, what: str) -> Iterator[None]:
         )
         raise UserError(f"no {what} at {name}" + (f"; did you mean {path.with_name(near[0])}?" if near else ""))
     try:
-        yield
+        # A download may take long, so it shows its progress.
+        with _quiet() if path.exists() else nullcontext():
+            yield
     except ImportError as error:
         extra = " (pip install 'preflab[gguf]')" if name.endswith(".gguf") else ""
         raise UserError(f"the {what} {name} needs a package that is not installed{extra}: {error}") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         if isinstance(error, UserError):
             raise
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # Weights that do not fit are named in the second line.
+        found = " ".join(line.strip() for line in str(error).strip().splitlines()[:2]) or type(error).__name__
         hint = (
             ""
             if path.exists()
             else " (not a local folder; the model hub was asked for it. Is it reachable? A local path works too)"
         )
-        raise UserError(f"could not load the {what} {name}{hint}: {first}") from error
+        raise UserError(f"could not load the {what} {name}{hint}: {found}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bars and reports (of a missing reward head, say): what matters is said by us."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

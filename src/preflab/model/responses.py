@@ -114,7 +114,7 @@ def shares_prefix(model: nn.Module) -> bool:
         else:
             # Half precision rounds differently in the two layouts; a token that sees what it should not is off by far
             # more.
-            tolerance = 1e-3 if expected.dtype == torch.float32 else 5e-2
+            tolerance = 1e-3 if expected.dtype.itemsize >= 4 else 5e-2
             agrees = bool((found - expected).abs().max() <= tolerance * expected.abs().max())
             agrees = agrees and _knows_windows(inner.config.get_text_config(), shared.tree)
     if not agrees:
@@ -123,7 +123,7 @@ def shares_prefix(model: nn.Module) -> bool:
 
 
 def _knows_windows(config: PreTrainedConfig, tree: Tree) -> bool:
-    """Whether attention asked for the window that the configuration names: one wider than the probe changes no value."""
+    """Whether attention asked for the window of the configuration: one wider than the probe alters no value."""
     kinds = set(getattr(config, "layer_types", None) or ())
     window = getattr(config, "sliding_window", None)
     if not kinds <= {"full_attention", "sliding_attention"}:
@@ -144,9 +144,10 @@ def check_head(model: nn.Module) -> None:
     inner = usual_attention(model)
     ids = torch.tensor([PROBE.prompt_ids], device=next(model.parameters()).device)
     with torch.no_grad(), _Evaluating(model):
-        expected = inner(input_ids=ids, use_cache=False).logits[0].float()
+        expected = inner(input_ids=ids, use_cache=False).logits[0]
         found = output_head(model).logits(_backbone(inner)(input_ids=ids, use_cache=False).last_hidden_state[0])
-    tolerance = 1e-3 if inner.dtype == torch.float32 else 5e-2
+    tolerance = 1e-3 if inner.dtype.itemsize >= 4 else 5e-2
+    expected = expected.to(found.dtype)
     if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance * float(expected.abs().max())):
         raise UserError(
             f"{type(inner).__name__} changes its logits in a way that preflab does not know: after head, scale and "

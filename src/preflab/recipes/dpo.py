@@ -50,11 +50,10 @@ def train_dpo(settings: DPOSettings) -> TrainResult:
     training = RankedRows(splits.training, collate)
     held_out = RankedRows(splits.held_out, collate) if splits.held_out else None
 
-    def on_start(prepared: nn.Module, first: bool) -> None:
+    def on_start(prepared: nn.Module) -> None:
         for rows in filter(None, (training, held_out)):
             rows.reference = reference_logps(accelerator, prepared, rows, settings, weights)
-        if first:
-            check_reference(accelerator, prepared, training)
+            check_reference(accelerator, prepared, rows)
 
     objective = partial(
         dpo, beta=settings.beta, label_smoothing=settings.label_smoothing, sft_weight=settings.sft_weight

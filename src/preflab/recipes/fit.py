@@ -21,7 +21,7 @@ from preflab.recipes.settings import TrainSettings
 from preflab.records import UserError
 from preflab.train.checkpoint import Checkpoints, Progress
 from preflab.train.journal import Journal
-from preflab.train.loop import StepReport, response_values, train
+from preflab.train.loop import NotFiniteError, StepReport, response_values, train
 from preflab.train.rows import RankedRows
 from preflab.train.steps import Responses, StepFn, Totals, add_totals, means
 
@@ -38,16 +38,19 @@ def fit(
     settings: TrainSettings,
     *,
     name: str,
-    on_start: Callable[[nn.Module, bool], None] | None = None,
+    on_start: Callable[[nn.Module], None] | None = None,
     on_evaluation: Callable[[int, NDArray[np.float64]], None] | None = None,
 ) -> nn.Module:
     """Train `module` in place; what happened lies in the output folder's metrics.
 
-    `on_start` is given the module as prepared for its devices, with the weights that the run starts from (also where it
-    will go on from a checkpoint), and whether this is a run's first start. `on_evaluation` is given the step and what
-    the module said of every held-out response ([R]); its last call is with the final weights. Returns the prepared
-    module.
+    `on_start` is given the module as prepared for its devices, with the weights that the run started from (also where
+    it will go on from a checkpoint). `on_evaluation` is given the step and what the module said of every held-out
+    response ([R]); its last call is with the final weights. Returns the prepared module.
     """
+    if held_out is None and (settings.load_best_model_at_end or settings.early_stopping_patience):
+        raise UserError(
+            "load_best_model_at_end and early_stopping_patience need held-out rows: give eval_data or train_split_ratio"
+        )
     plan = _plan(training, settings, accelerator.num_processes)
     total = len(plan.steps)
     optimizer = _adamw(module, settings)
@@ -58,8 +61,8 @@ def fit(
     checkpoints = Checkpoints(settings.output_dir / "checkpoints", accelerator, keep=settings.save_total_limit)
     latest = checkpoints.latest()
     if on_start:
-        with _explaining_memory(settings):
-            on_start(prepared, latest is None)
+        with _explaining(settings, checkpoints):
+            on_start(prepared)
     progress = checkpoints.load(latest) if latest else Progress()
     _start_trackers(accelerator, settings)
     with Journal(settings.output_dir, accelerator, name=name, steps=total, first=progress.step) as journal:
@@ -71,7 +74,7 @@ def fit(
             progress,
             _evaluator(accelerator, prepared, held_out, step_fn, settings, on_evaluation),
         )
-        with _explaining_memory(settings):
+        with _explaining(settings, checkpoints):
             course.begin()
             steps = train(
                 accelerator,
@@ -84,11 +87,11 @@ def fit(
                 max_grad_norm=settings.max_grad_norm,
                 first=progress.step,
             )
-            for report in steps:
-                if course.after(report):
-                    break
+            while not course.out_of_patience() and (report := next(steps, None)):
+                course.after(report)
             course.end()
-    accelerator.end_training()
+    for tracker in accelerator.trackers:  # not `end_training`, after which processes could not wait for one another
+        tracker.finish()
     trained: nn.Module = prepared
     return trained
 
@@ -133,18 +136,19 @@ class _Course:
                 raise UserError(f"metric_for_best_model: there is no {wanted!r}; evaluation gives {', '.join(metrics)}")
             self._write(metrics)
 
-    def after(self, report: StepReport) -> bool:
-        """Take note of a step; true where training should stop."""
+    def after(self, report: StepReport) -> None:
+        """Take note of a step."""
         settings, last = self.settings, report.step == len(self.plan.steps)
         self.progress = replace(self.progress, step=report.step)
         self.pending.append(report.totals)
         saving = not last and self._due(settings.save_strategy, settings.save_steps)
-        # A line at every checkpoint, so that a resumed run writes the same lines as one that was never stopped.
-        if report.step == 1 or last or saving or report.step % settings.logging_steps == 0:
+        evaluating = self.evaluate and (last or self._due(settings.eval_strategy, settings.eval_steps))
+        # A line wherever a checkpoint may be, so that a resumed run writes the lines of one that was never stopped.
+        if report.step == 1 or last or saving or evaluating or report.step % settings.logging_steps == 0:
             rates = {"learning_rate": report.learning_rate, "grad_norm": report.grad_norm}
             self._write({**means(add_totals(self.pending)), **rates})
             self.pending = []
-        if self.evaluate and (last or self._due(settings.eval_strategy, settings.eval_steps)):
+        if self.evaluate and evaluating:
             metrics = self.evaluate(self.progress.step)
             self._write(metrics)
             wanted = settings.metric_for_best_model
@@ -153,7 +157,6 @@ class _Course:
         if saving:
             self.checkpoints.save(self.progress)
         self.journal.advance(report.step)
-        return self._out_of_patience()
 
     def end(self) -> None:
         if self.settings.load_best_model_at_end and self.progress.best_step is not None:
@@ -173,7 +176,8 @@ class _Course:
         every = {"no": 0, "steps": steps, "epoch": self.plan.epoch_steps}[strategy]
         return bool(every) and self.progress.step % every == 0
 
-    def _out_of_patience(self) -> bool:
+    def out_of_patience(self) -> bool:
+        """Whether to stop early: asked before each step, also before the first of a resumed run."""
         patience = self.settings.early_stopping_patience
         if not patience or self.progress.evaluations_since_best < patience:
             return False
@@ -233,9 +237,12 @@ def _start_trackers(accelerator: Accelerator, settings: TrainSettings) -> None:
 
 
 @contextmanager
-def _explaining_memory(settings: TrainSettings) -> Iterator[None]:
+def _explaining(settings: TrainSettings, checkpoints: Checkpoints) -> Iterator[None]:
+    """Say what to do about the ways in which training ends early."""
     try:
         yield
+    except NotFiniteError as error:
+        raise UserError(f"{error}. {checkpoints.describe_latest()}") from None
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise UserError(
             f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'}). What helps, from the "

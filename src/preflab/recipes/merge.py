@@ -38,10 +38,11 @@ def merge_adapter(settings: MergeSettings) -> MergeResult:
         raise UserError(f"{folder}: there is something already; choose a new folder for the merged model")
     tokenizer = load.load_tokenizer(adapter, trust_remote_code=settings.trust_remote_code)
     # Half precision would round the sum of both away: the merged model would be another one.
-    adapted = load.load_model(
-        adapter, load.adapter_task(adapter), dtype=torch.float32, trust_remote_code=settings.trust_remote_code
-    )
+    task = load.adapter_task(adapter)
+    adapted = load.load_model(adapter, task, dtype=torch.float32, trust_remote_code=settings.trust_remote_code)
     assert isinstance(adapted, PeftModel)
     merged, difference = load.merge_adapter(adapted, example_ids(), tolerance=settings.tolerance)
     stop_ids = ChatTemplate(tokenizer).stop_ids if tokenizer.chat_template else ()
+    if task == "reward":
+        load.pad_apart_from(stop_ids, tokenizer, merged)
     return MergeResult(load.save_model(merged, tokenizer, folder, stop_ids=stop_ids), difference)

@@ -42,7 +42,9 @@ def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplat
         model.requires_grad_(True)
     inner = transformers_model(model)
     if task == "reward":
+        # What other tools need to pool the token that is trained here.
         pad_apart_from(template.stop_ids, template.tokenizer, inner)
+        template.tokenizer.chat_template = template.ending_at_terminator
     if settings.lora and isinstance(model, PreTrainedModel):
         model = add_lora(
             model,

@@ -204,7 +204,7 @@ def _dpo_figures(trained: TrainResult) -> dict[str, float]:
 
 
 def _kl(responses: Path, models: Mapping[str, Path]) -> float:
-    """KL(DPO ‖ SFT) per response in nats: the mean of log π_DPO − log π_SFT over responses that the DPO model sampled."""
+    """KL(DPO ‖ SFT) per response in nats: the mean of log π_DPO − log π_SFT over responses that DPO's model sampled."""
     accelerator = Accelerator()
     template = load_template(ModelSettings(model=str(models["sft"])))
     rows = list(read_jsonl(responses))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
-from accelerate.utils import set_seed
+from accelerate.utils import parse_flag_from_env, set_seed
 from rich.console import Console
 from torch import nn
 
@@ -46,7 +46,7 @@ def start_accelerator(settings: TrainSettings) -> Accelerator:
     if settings.push_to_hub:
         check_push(settings.push_to_hub)
     trackers = [name for name in settings.report_to if name != "none"]
-    bf16 = has_bf16(PartialState().device) if settings.bf16 is None else settings.bf16
+    bf16 = has_bf16(join_processes().device) if settings.bf16 is None else settings.bf16
     try:
         accelerator = make_accelerator(bf16=bf16, log_with=trackers or None, project_dir=str(settings.output_dir))
     except ValueError as error:
@@ -55,8 +55,17 @@ def start_accelerator(settings: TrainSettings) -> Accelerator:
     return accelerator
 
 
+def join_processes() -> PartialState:
+    """What processes there are, and the device of this one.
+
+    Processes on the CPU must be told so: else each would believe to be alone, and all would write to one folder.
+    """
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+
+
 def make_accelerator(*, bf16: bool = False, **options: Any) -> Accelerator:
     """An Accelerator of this precision, whatever precision an earlier stage in the same Python session had."""
+    join_processes()
     AcceleratorState._reset_state()
     return Accelerator(mixed_precision="bf16" if bf16 else "no", **options)
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch import nn
 
 from preflab.records import UserError
@@ -52,6 +52,13 @@ class Checkpoints:
         found = self._all()
         return found[-1] if found else None
 
+    def describe_latest(self) -> str:
+        """A sentence for messages on why a run stopped."""
+        latest = self.latest()
+        if not latest:
+            return "There is no checkpoint yet"
+        return f"The last good checkpoint is {latest}"
+
     def of_step(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
@@ -71,14 +78,9 @@ class Checkpoints:
         except (RuntimeError, OSError) as error:
             # torch and safetensors report a full disk as errors of their own.
             shutil.rmtree(unfinished, ignore_errors=True)
-            last = self.latest()
             raise UserError(
                 f"could not write a checkpoint to {self.folder} ({str(error).splitlines()[0]}); is the disk full? "
-                + (
-                    f"The last good one is {last}; the same command goes on from there"
-                    if last
-                    else "There is no earlier one"
-                )
+                f"{self.describe_latest()}. Once there is room, the same command goes on"
             ) from error
         self._accelerator.wait_for_everyone()
         if main:
@@ -93,8 +95,9 @@ class Checkpoints:
         """Put weights, optimizer, schedule and random states back."""
         try:
             progress = Progress(**read_json(checkpoint / STATE))
-            # Frozen weights are not in the file: they are in the model already.
-            self._accelerator.load_state(str(checkpoint), load_model_func_kwargs={"strict": False})
+            # Frozen weights are not in the file: they are in the model already. (DeepSpeed knows no such option.)
+            deepspeed = self._accelerator.distributed_type == DistributedType.DEEPSPEED
+            self._accelerator.load_state(str(checkpoint), **({} if deepspeed else {"strict": False}))
         except (RuntimeError, OSError, TypeError, KeyError, EOFError) as error:
             raise UserError(
                 f"the checkpoint {checkpoint} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}); "
@@ -108,7 +111,7 @@ class Checkpoints:
     def _remove_old(self, progress: Progress) -> None:
         for old in self._all()[: -self.keep]:
             if progress.best_step is None or old != self.of_step(progress.best_step):
-                shutil.rmtree(old)
+                old.rename(self.folder / f".{old.name}.tmp")  # a kill must not leave half a checkpoint that looks whole
         for unfinished in self.folder.glob(".step-*.tmp"):
             shutil.rmtree(unfinished, ignore_errors=True)
 

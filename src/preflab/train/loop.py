@@ -38,6 +38,10 @@ class Rows(Protocol):
         ...
 
 
+class NotFiniteError(UserError):
+    """A loss or gradient that is no number, or infinite."""
+
+
 @dataclass(frozen=True)
 class StepReport:
     """What one optimizer step did. `totals` and `tokens` are over all processes."""
@@ -63,7 +67,7 @@ def train(
 ) -> Iterator[StepReport]:
     """Take the optimizer steps `plan[first:]`, one per item of the iteration; what to do between them is the caller's.
 
-    A non-finite loss or gradient raises a UserError before the weights are touched.
+    A non-finite loss or gradient raises NotFiniteError before the weights are touched.
     """
     module.train()
     for index in range(first, len(plan)):
@@ -149,7 +153,7 @@ def _stop_unless_finite(totals: Totals, grad_norm: float, index: int, step: Step
     if np.isfinite(loss) and np.isfinite(grad_norm):
         return
     rows = ", ".join(map(str, step.rows[:8].tolist())) + ("…" if len(step.rows) > 8 else "")
-    raise UserError(
+    raise NotFiniteError(
         f"step {index + 1}: the loss is {loss} and the norm of its gradient {grad_norm}; training stopped before the "
         f"weights were touched (rows {rows} of the tokenised data). A lower learning_rate, or bfloat16 or float32 "
         "instead of float16, is what usually helps"

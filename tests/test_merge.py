@@ -1,0 +1,86 @@
+"""Merging: the merged model is the adapter's model, or nothing is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_runs
+import torch
+from peft import LoraModel
+
+from preflab.model.load import load_model, load_tokenizer
+from preflab.recipes.merge import merge_adapter
+from preflab.recipes.settings import MergeSettings
+from preflab.records import UserError
+
+IDS = torch.tensor([[7, 300, 12, 45, 260, 99, 5, 18]])
+
+
+@pytest.fixture(scope="module", params=["sft", "reward"])
+def adapter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of a policy, and one of a reward model."""
+    folder = tmp_path_factory.mktemp(request.param)
+    base = tiny_runs.write_model(folder / "base")
+    tiny_runs.run(request.param, base, folder / "run", lora=True, learning_rate=1e-2, eval_data=())
+    return folder / "run" / "adapter"
+
+
+def task_of(adapter: Path) -> Any:
+    return "reward" if (adapter.parent.parent.name).startswith("reward") else "policy"
+
+
+def logits(folder: Path, task: Any) -> torch.Tensor:
+    model = load_model(str(folder), task, dtype=torch.float32).eval()
+    with torch.no_grad():
+        return model(input_ids=IDS).logits
+
+
+def test_the_merged_model_answers_as_the_adapters_does(adapter: Path, tmp_path: Path) -> None:
+    result = merge_adapter(MergeSettings(adapter=adapter, output_dir=tmp_path / "merged"))
+    task = task_of(adapter)
+    expected = logits(adapter, task)
+    assert torch.allclose(logits(result.model, task), expected, atol=1e-4)
+    assert result.difference < 1e-4
+    plain = load_model(str(adapter.parent.parent / "base"), task, dtype=torch.float32, fresh_head=True).eval()
+    with torch.no_grad():
+        assert not torch.allclose(plain(input_ids=IDS).logits, expected, atol=1e-2)  # the adapter does something
+    assert not (result.model / "adapter_config.json").exists()
+    saved, own = (load_tokenizer(str(path)) for path in (result.model, adapter))
+    assert saved.chat_template == own.chat_template
+    model = load_model(str(result.model), task, dtype=torch.float32)
+    if task == "reward":
+        assert model.config.pad_token_id == saved.pad_token_id
+    else:
+        assert saved.eos_token_id in model.generation_config.eos_token_id
+
+
+def test_a_merge_that_changes_the_model_is_refused(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiled(self: LoraModel, **options: Any) -> Any:
+        merged = merge(self, **options)
+        with torch.no_grad():
+            for weight in merged.parameters():
+                weight.mul_(1.01)
+        return merged
+
+    merge = LoraModel.merge_and_unload
+    monkeypatch.setattr(LoraModel, "merge_and_unload", spoiled)
+    with pytest.raises(UserError, match=r"merging changed the outputs by .* more than the tolerance 0.001"):
+        merge_adapter(MergeSettings(adapter=adapter, output_dir=tmp_path / "merged"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_over(adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("kept")
+    with pytest.raises(UserError, match="something already"):
+        merge_adapter(MergeSettings(adapter=adapter, output_dir=tmp_path))
+    assert (tmp_path / "mine.txt").read_text() == "kept"
+
+
+def test_only_an_adapter_can_be_merged(adapter: Path, tmp_path: Path) -> None:
+    base = adapter.parent.parent / "base"
+    with pytest.raises(UserError, match="not the folder of an adapter"):
+        merge_adapter(MergeSettings(adapter=base, output_dir=tmp_path / "merged"))

@@ -1,0 +1,219 @@
+"""Runs that are killed (by SIGKILL, at chosen moments) and started again, against runs that were never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate import Accelerator
+from tiny_runs import history, run, write_model
+
+from preflab.recipes import model as model_recipe
+from preflab.recipes.dpo import train_dpo
+from preflab.recipes.settings import DPOSettings
+from preflab.records import UserError
+from preflab.train import journal as journal_module
+from preflab.train.checkpoint import Checkpoints
+from preflab.train.journal import Journal, read_metrics
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+
+LORA = {"lora": True, "lora_r": 4, "lora_dropout": 0.3}
+RUNS: dict[str, tuple[str, dict[str, Any]]] = {
+    # Lines of metrics are means over three steps, so that what a killed run had gathered must not be lost.
+    "sft": ("sft", {"logging_steps": 3, "max_steps": 9}),
+    "dpo with LoRA": ("dpo", {**LORA, "logging_steps": 3, "max_steps": 9}),
+    # Checkpoints at evaluations, between the lines of metrics; the best one is kept as the model.
+    "best": ("reward", {"load_best_model_at_end": True, "save_steps": 50, "eval_steps": 2, "logging_steps": 4}),
+}
+
+
+def killed_at(call: int, owner: Any, name: str, *, after: bool = False) -> Callable[[], None]:
+    """Make the `call`-th call of a function end this process: before it does anything, or when it is done."""
+
+    def arm() -> None:
+        original = getattr(owner, name)
+        calls = []
+
+        def deadly(*args: Any, **options: Any) -> Any:
+            calls.append(1)
+            if len(calls) == call and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = original(*args, **options)
+            if len(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        setattr(owner, name, deadly)
+
+    return arm
+
+
+MOMENTS: dict[str, Callable[[], None]] = {
+    "before the first checkpoint": killed_at(2, Journal, "advance"),
+    "half a line of metrics written": killed_at(5, journal_module, "append_jsonl"),
+    "a checkpoint half written": killed_at(2, Accelerator, "save_state", after=True),
+    "a checkpoint written, an old one not removed": killed_at(3, Checkpoints, "_remove_old"),
+    "between checkpoints": killed_at(7, Journal, "advance"),
+    "the model half written": killed_at(1, model_recipe, "save_model"),
+    "all written but the end": killed_at(1, model_recipe, "save_model", after=True),
+}
+# (which run, the moments at which it is killed one after another)
+CASES: list[tuple[str, tuple[str, ...]]] = [
+    ("sft", ("before the first checkpoint",)),
+    ("sft", ("a checkpoint half written",)),
+    ("sft", ("the model half written",)),
+    ("dpo with LoRA", ("half a line of metrics written",)),
+    ("dpo with LoRA", ("a checkpoint written, an old one not removed", "between checkpoints")),
+    ("dpo with LoRA", ("a checkpoint half written", "all written but the end")),
+    ("best", ("a checkpoint half written",)),
+    ("best", ("the model half written",)),
+]
+IDS = [f"{name}: {', then '.join(moments)}" for name, moments in CASES]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where everything ran: one process imports preflab once, and each run is a fork of it."""
+    folder = tmp_path_factory.mktemp("resume")
+    done = subprocess.run(
+        [sys.executable, __file__, str(folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PREFLAB_CACHE": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    names = ("metrics.jsonl", "reward_model_eval_results.json")
+    paths = [*folder.glob("*/*.safetensors"), *(folder / name for name in names if (folder / name).exists())]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+@pytest.mark.parametrize("case", range(len(CASES)), ids=IDS)
+def test_a_killed_run_ends_as_one_that_was_never_stopped(case: int, root: Path) -> None:
+    name, moments = CASES[case]
+    report = json.loads((root / f"case-{case}.json").read_text())
+    assert report == [-signal.SIGKILL] * len(moments) + [0], "each moment was reached, and the last start finished"
+    expected, found = files(root / name), files(root / f"case-{case}")
+    assert any(file.endswith("model.safetensors") for file in expected)
+    assert found.keys() == expected.keys()
+    for file, content in expected.items():
+        assert found[file] == content, f"{file} differs"
+
+
+def test_the_runs_that_are_compared_learn_something(root: Path) -> None:
+    for name in RUNS:
+        loss = history(root / name, "loss")
+        assert len(set(loss)) == len(loss) > 1
+    best = json.loads((root / "best" / "result.json").read_text())
+    assert best["metrics"]["step"] == 6
+
+
+def test_a_finished_stage_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = write_model(tmp_path / "tiny")
+    first = run("dpo", tiny, tmp_path / "run", max_steps=2)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    monkeypatch.setattr("preflab.recipes.dpo.fit", lambda *_, **__: pytest.fail("trained again"))
+    assert run("dpo", tiny, tmp_path / "run", max_steps=2) == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
+
+
+def test_another_setting_is_another_run(tmp_path: Path) -> None:
+    tiny = write_model(tmp_path / "tiny")
+    run("dpo", tiny, tmp_path / "run", max_steps=2)
+    with pytest.raises(UserError, match=r"settings\.beta: 0\.1 there, 0\.2 now"):
+        run("dpo", tiny, tmp_path / "run", max_steps=2, beta=0.2)
+    run("dpo", tiny, tmp_path / "run", max_steps=2, beta=0.2, overwrite=True)
+    assert len(history(tmp_path / "run", "loss")) == 2
+
+
+def test_another_model_in_the_same_folder_is_another_run(tmp_path: Path) -> None:
+    """A fingerprint of the weights tells, not the name."""
+    tiny = write_model(tmp_path / "tiny", seed=0)
+    run("sft", tiny, tmp_path / "run", max_steps=1)
+    write_model(tmp_path / "tiny", seed=1)
+    with pytest.raises(UserError, match=r"model: \w+ there, \w+ now"):
+        run("sft", tiny, tmp_path / "run", max_steps=1)
+
+
+def test_what_changes_no_weights_may_change(tmp_path: Path) -> None:
+    tiny = write_model(tmp_path / "tiny")
+    run("dpo", tiny, tmp_path / "run", max_steps=2)
+    run("dpo", tiny, tmp_path / "run", max_steps=2, report_to=("tensorboard",))
+
+
+def test_early_stopping_holds_for_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped right after the checkpoint at which patience ran out, a run must not take another step."""
+    tiny = write_model(tmp_path / "tiny")
+    changes = {"early_stopping_patience": 1, "eval_steps": 1, "save_steps": 1, "learning_rate": 1.0, "max_steps": 50}
+    run("reward", tiny, tmp_path / "whole", **changes)
+    steps = history(tmp_path / "whole", "loss")
+    assert 1 < len(steps) < 50
+
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("preflab.recipes.reward.save_trained", no_room)
+        with pytest.raises(OSError, match="No space left"):
+            run("reward", tiny, tmp_path / "cut", **changes)
+    run("reward", tiny, tmp_path / "cut", **changes)
+    assert read_metrics(tmp_path / "cut") == read_metrics(tmp_path / "whole")
+
+
+def test_a_broken_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = write_model(tmp_path / "tiny")
+    monkeypatch.setattr("preflab.recipes.dpo.save_trained", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        run("dpo", tiny, tmp_path / "run")
+    monkeypatch.undo()
+    newest = tmp_path / "run" / "checkpoints" / "step-00000004"
+    (newest / "model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(UserError, match=r"step-00000004 cannot be read.*remove that folder"):
+        run("dpo", tiny, tmp_path / "run")
+
+
+def _in_a_fork(action: Callable[[], object]) -> int:
+    """Exit status of `action` in a process of its own; minus the signal that ended it."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            action()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _run_all(root: Path) -> None:
+    """Every run uninterrupted, then every case. Nothing but forks computes, so that no thread is there to be forked."""
+    assert _in_a_fork(lambda: write_model(root / "tiny")) == 0
+    for name, (kind, changes) in RUNS.items():
+        status = _in_a_fork(lambda: run(kind, root / "tiny", root / name, **changes))  # noqa: B023 (called at once)
+        assert status == 0, name
+    for case, (name, moments) in enumerate(CASES):
+        kind, changes = RUNS[name]
+
+        def again(*arm: Callable[[], None]) -> None:
+            for prepare in arm:
+                prepare()
+            run(kind, root / "tiny", root / f"case-{case}", **changes)  # noqa: B023 (called at once)
+
+        starts = [_in_a_fork(lambda: again(MOMENTS[moment])) for moment in moments]  # noqa: B023 (called at once)
+        (root / f"case-{case}.json").write_text(json.dumps([*starts, _in_a_fork(again)]))
+
+
+if __name__ == "__main__":
+    _run_all(Path(sys.argv[1]))

@@ -1,0 +1,73 @@
+"""Whole training runs on the sandbox's model, made smaller still, in about a second each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from preflab.recipes.dpo import train_dpo
+from preflab.recipes.reward import train_reward
+from preflab.recipes.settings import DPOSettings, RewardSettings, SFTSettings
+from preflab.recipes.sft import train_sft
+from preflab.recipes.stage import TrainResult
+from preflab.sandbox.tiny import build_tiny_model
+from preflab.train.journal import read_metrics
+
+TRAIN = "sandbox:preferences?rows=20&seed=1"
+HELD_OUT = "sandbox:preferences?rows=9&seed=1&split=test"
+DEFAULTS: dict[str, Any] = {
+    "train_data": (TRAIN,),
+    "eval_data": (HELD_OUT,),
+    "learning_rate": 1e-3,
+    "max_length": 256,
+    "max_prompt_length": 128,
+    "max_steps": 6,
+    "per_device_train_batch_size": 4,
+    "per_device_eval_batch_size": 5,
+    "logging_steps": 1,
+    "eval_steps": 3,
+    "save_steps": 2,
+    "report_to": ("none",),
+}
+COMMANDS: dict[str, tuple[Any, Any]] = {
+    "sft": (SFTSettings, train_sft),
+    "reward": (RewardSettings, train_reward),
+    "dpo": (DPOSettings, train_dpo),
+}
+
+
+def write_model(folder: Path, *, seed: int = 0) -> Path:
+    return build_tiny_model(folder, seed=seed, hidden_size=32, layers=1)
+
+
+def settings(kind: str, model: Path | str, output_dir: Path, **changes: Any) -> Any:
+    return COMMANDS[kind][0](**{**DEFAULTS, "model": str(model), "output_dir": output_dir, **changes})
+
+
+def run(kind: str, model: Path | str, output_dir: Path, **changes: Any) -> TrainResult:
+    result: TrainResult = COMMANDS[kind][1](settings(kind, model, output_dir, **changes))
+    return result
+
+
+def arguments(kind: str, model: Path | str, output_dir: Path, **changes: Any) -> list[str]:
+    """The same run as a command line's words."""
+    words = ["train", kind]
+    for name, value in {**DEFAULTS, "model": model, "output_dir": output_dir, **changes}.items():
+        words += [
+            word for item in (value if isinstance(value, tuple) else (value,)) for word in (f"--{name}", str(item))
+        ]
+    return words
+
+
+def history(folder: Path, name: str) -> list[float]:
+    """The values of one metric, in order."""
+    return [row[name] for row in read_metrics(folder) if name in row]
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """Of a saved model, or of an adapter."""
+    (path,) = folder.glob("*.safetensors")
+    return load_file(path)
