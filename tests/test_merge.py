@@ -10,25 +10,29 @@ import tiny_runs
 import torch
 from peft import LoraModel
 
-from preflab.model.load import load_model, load_tokenizer
+from preflab.model.load import adapter_task, load_model, load_tokenizer, save_model
+from preflab.recipes.data import load_template
 from preflab.recipes.merge import merge_adapter
+from preflab.recipes.model import load_trainable
 from preflab.recipes.settings import MergeSettings
 from preflab.records import UserError
 
 IDS = torch.tensor([[7, 300, 12, 45, 260, 99, 5, 18]])
 
 
-@pytest.fixture(scope="module", params=["sft", "reward"])
+@pytest.fixture(scope="module", params=["policy", "reward"])
 def adapter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of a policy, and one of a reward model."""
     folder = tmp_path_factory.mktemp(request.param)
     base = tiny_runs.write_model(folder / "base")
-    tiny_runs.run(request.param, base, folder / "run", lora=True, learning_rate=1e-2, eval_data=())
-    return folder / "run" / "adapter"
-
-
-def task_of(adapter: Path) -> Any:
-    return "reward" if (adapter.parent.parent.name).startswith("reward") else "policy"
+    settings = tiny_runs.settings("reward" if request.param == "reward" else "sft", base, folder, lora=True)
+    template = load_template(settings)
+    torch.manual_seed(0)
+    model = load_trainable(settings, request.param, template, torch.device("cpu"))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    return save_model(model, template.tokenizer, folder / "adapter")
 
 
 def logits(folder: Path, task: Any) -> torch.Tensor:
@@ -39,11 +43,11 @@ def logits(folder: Path, task: Any) -> torch.Tensor:
 
 def test_the_merged_model_answers_as_the_adapters_does(adapter: Path, tmp_path: Path) -> None:
     result = merge_adapter(MergeSettings(adapter=adapter, output_dir=tmp_path / "merged"))
-    task = task_of(adapter)
+    task = adapter_task(str(adapter))
     expected = logits(adapter, task)
     assert torch.allclose(logits(result.model, task), expected, atol=1e-4)
     assert result.difference < 1e-4
-    plain = load_model(str(adapter.parent.parent / "base"), task, dtype=torch.float32, fresh_head=True).eval()
+    plain = load_model(str(adapter.parent / "base"), task, dtype=torch.float32, fresh_head=True).eval()
     with torch.no_grad():
         assert not torch.allclose(plain(input_ids=IDS).logits, expected, atol=1e-2)  # the adapter does something
     assert not (result.model / "adapter_config.json").exists()
@@ -81,6 +85,6 @@ def test_nothing_is_written_over(adapter: Path, tmp_path: Path) -> None:
 
 
 def test_only_an_adapter_can_be_merged(adapter: Path, tmp_path: Path) -> None:
-    base = adapter.parent.parent / "base"
+    base = adapter.parent / "base"
     with pytest.raises(UserError, match="not the folder of an adapter"):
         merge_adapter(MergeSettings(adapter=base, output_dir=tmp_path / "merged"))

@@ -56,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(model: Path, folder: Path, **changes: Any) -> Any:
-    return tiny_runs.run("sft", model, folder, max_steps=2, push_to_hub=REPOSITORY, **changes)
+    return tiny_runs.run("sft", model, folder, max_steps=2, save_strategy="no", push_to_hub=REPOSITORY, **changes)
 
 
 def test_a_finished_model_is_pushed_with_its_metrics_once(hub: FakeHub, model: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from preflab.model.load import load_model, save_model
 from preflab.recipes.data import load_template, template_of
+from preflab.recipes.merge import merge_adapter
 from preflab.recipes.model import load_trainable
 from preflab.recipes.reward import train_reward
 from preflab.recipes.score import load_scores, score_responses
-from preflab.recipes.settings import RewardSettings, ScoreSettings
+from preflab.recipes.settings import MergeSettings, RewardSettings, ScoreSettings
 from preflab.records import Comparison, Message, UserError
 from preflab.rundir import read_json, read_jsonl
 from preflab.score import summarize
@@ -92,22 +94,26 @@ def both_scores(rows: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
     return np.array([[row["score_chosen"], row["score_rejected"]] for row in rows]).ravel()
 
 
+def plain_scores(folder: Path, rows: Iterable[dict[str, Any]], *, padding_side: str = "right") -> np.ndarray[Any, Any]:
+    """What transformers alone makes of whole conversations, in one padded batch."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side=padding_side)
+    chats = [
+        [*row["prompt"], {"role": "assistant", "content": row[side]}] for row in rows for side in ("chosen", "rejected")
+    ]
+    batch = tokenizer.apply_chat_template(chats, padding=True, return_tensors="pt", return_dict=True)
+    with torch.no_grad():
+        output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    return output.logits[:, 0].numpy()
+
+
 @pytest.mark.parametrize("architecture", FAMILIES)
 def test_plain_transformers_gives_the_same_scores(architecture: str, pairs: str, tmp_path: Path) -> None:
     folder = reward_model(tmp_path, architecture, pairs)
     rows = scored(folder, pairs, tmp_path / "s.jsonl")
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    chats = [
-        [*row["prompt"], {"role": "assistant", "content": row[side]}] for row in rows for side in ("chosen", "rejected")
-    ]
     # GPT-2 has absolute positions, and plain transformers counts padding on the left among them.
     for side in ("right",) if architecture == "gpt2" else ("right", "left"):
-        tokenizer.padding_side = side
-        batch = tokenizer.apply_chat_template(chats, padding=True, return_tensors="pt", return_dict=True)
-        with torch.no_grad():
-            plain = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0].numpy()
-        assert plain == pytest.approx(both_scores(rows), abs=1e-4)
+        assert plain_scores(folder, rows, padding_side=side) == pytest.approx(both_scores(rows), abs=1e-4)
     assert both_scores(rows).std() > 0.1
 
 
@@ -117,8 +123,11 @@ def test_an_adapter_and_the_merged_model_score_alike(architecture: str, pairs: s
     merged = train_reward(settings).model
     assert merged.name == "merged_model"
     of_merged = both_scores(scored(merged, pairs, tmp_path / "merged.jsonl"))
-    of_adapter = both_scores(scored(tmp_path / "run" / "adapter", pairs, tmp_path / "adapter.jsonl"))
+    adapter = tmp_path / "run" / "adapter"
+    of_adapter = both_scores(scored(adapter, pairs, tmp_path / "adapter.jsonl"))
     assert of_adapter == pytest.approx(of_merged, abs=1e-4)
+    again = merge_adapter(MergeSettings(adapter=adapter, output_dir=tmp_path / "again")).model
+    assert plain_scores(again, read_jsonl(tmp_path / "adapter.jsonl")) == pytest.approx(of_merged, abs=1e-4)
 
 
 def test_a_score_does_not_depend_on_the_batch(pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gguf import GGUFWriter, TokenType
 from safetensors.numpy import load_file
+from transformers import AutoTokenizer
 
 NAMES = {
     "model.embed_tokens": "token_embd",
@@ -52,8 +53,6 @@ def _renamed(name: str) -> str:
 
 
 def _add_tokenizer(writer: GGUFWriter, folder: Path) -> None:
-    from transformers import AutoTokenizer
-
     tokenizer = AutoTokenizer.from_pretrained(folder)
     merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
     tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)

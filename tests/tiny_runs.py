@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -47,8 +48,12 @@ def settings(kind: str, model: Path | str, output_dir: Path, **changes: Any) -> 
     return COMMANDS[kind][0](**{**DEFAULTS, "model": str(model), "output_dir": output_dir, **changes})
 
 
-def run(kind: str, model: Path | str, output_dir: Path, **changes: Any) -> TrainResult:
-    result: TrainResult = COMMANDS[kind][1](settings(kind, model, output_dir, **changes))
+def run(kind: str, model: Path | str, output_dir: Path, *, draw: bool = False, **changes: Any) -> TrainResult:
+    """A training run; without its curves, which take longer to draw than all the rest takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not draw:
+            patch.setattr("preflab.recipes.stage.draw_curves", lambda *_: None)
+        result: TrainResult = COMMANDS[kind][1](settings(kind, model, output_dir, **changes))
     return result
 
 

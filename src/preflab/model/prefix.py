@@ -196,6 +196,10 @@ def tree_attention(
             empty.index_copy(0, tree.slots, packed[0].transpose(0, 1)).view(rows, longest, heads, width).transpose(1, 2)
         )
 
+    shared_heads = query.shape[1] // key.shape[1]
+    if shared_heads > 1 and query.is_cuda:
+        # With a mask, CUDA's fast kernels do not share key and value heads; the one that does keeps the whole matrix.
+        key, value = (packed.repeat_interleave(shared_heads, dim=1) for packed in (key, value))
     out = scaled_dot_product_attention(
         grid(query),
         grid(key),

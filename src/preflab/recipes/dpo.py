@@ -53,14 +53,14 @@ def train_dpo(settings: DPOSettings) -> TrainResult:
     def on_start(prepared: nn.Module) -> None:
         for rows in filter(None, (training, held_out)):
             rows.reference = reference_logps(accelerator, prepared, rows, settings, weights)
-            check_reference(accelerator, prepared, rows)
+            check_reference(accelerator, prepared, rows, settings)
 
     objective = partial(
         dpo, beta=settings.beta, label_smoothing=settings.label_smoothing, sft_weight=settings.sft_weight
     )
     step_fn = partial(pair_step, objective=objective)
     trained = fit(accelerator, module, training, held_out, step_fn, settings, name="DPO", on_start=on_start)
-    if warning := falling_chosen(read_metrics(settings.output_dir)):
+    if warning := falling_chosen(read_metrics(settings.output_dir), settings.beta):
         announce(accelerator, warning)
     final = save_trained(accelerator, trained, template, settings.output_dir)
     return finish_training(accelerator, settings, final)
@@ -89,14 +89,13 @@ def reference_logps(
     return values
 
 
-def check_reference(accelerator: Accelerator, policy: nn.Module, rows: RankedRows) -> None:
+def check_reference(accelerator: Accelerator, policy: nn.Module, rows: RankedRows, settings: DPOSettings) -> None:
     """Refuse to train where policy and reference differ before the first step: the loss would not start at ln 2.
 
     A wrong cache, or weights that are not those the reference was computed with, are silent otherwise.
     """
     assert rows.reference is not None
-    indices = np.arange(min(len(rows.dataset), 8))
-    batch, reference = rows.batch(indices)
+    batch, reference = rows.batch(evaluation_plan(rows, settings)[0])
     assert reference is not None
     training = policy.training
     policy.eval()
@@ -114,19 +113,22 @@ def check_reference(accelerator: Accelerator, policy: nn.Module, rows: RankedRow
         )
 
 
-def falling_chosen(rows: list[dict[str, float]]) -> str | None:
-    """A warning where the log-probability of chosen responses fell while the loss looked good (Pal et al., 2024)."""
-    for name in ("eval_logps/chosen", "logps/chosen"):
-        values = [row[name] for row in rows if row.get(name) is not None]
-        if len(values) > 1:
-            fall = values[0] - values[-1]
-            if fall <= max(1.0, 0.02 * abs(values[0])):
+def falling_chosen(rows: list[dict[str, float]], beta: float) -> str | None:
+    """A warning where the log-probability of chosen responses fell while the loss looked good (Pal et al., 2024).
+
+    Measured against the reference on the same responses, r / β, because each step's line is about other rows.
+    """
+    for side in ("eval_", ""):
+        known = [row for row in rows if row.get(f"{side}rewards/chosen") is not None]
+        if known:
+            change, now = known[-1][f"{side}rewards/chosen"] / beta, known[-1][f"{side}logps/chosen"]
+            if -change <= max(1.0, 0.02 * abs(now - change)):
                 return None
             return (
-                f"warning: {name} fell from {values[0]:.1f} to {values[-1]:.1f}. The model now finds the preferred "
-                "responses less likely than before training; the loss still falls when the rejected ones fall faster, "
-                "and probability moves to responses that nobody rated. sft_weight (such as 1), a larger beta or a "
-                "lower learning_rate hold against it"
+                f"warning: {side}logps/chosen fell from {now - change:.1f} to {now:.1f}. The model now finds the "
+                "preferred responses less likely than before training; the loss still falls when the rejected ones "
+                "fall faster, and probability moves to responses that nobody rated. sft_weight (such as 1), a larger "
+                "beta or a lower learning_rate hold against it"
             )
     return None
 

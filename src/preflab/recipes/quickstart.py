@@ -132,9 +132,9 @@ def _train(folder: Path, seed: int, *, overwrite: bool) -> dict[str, TrainResult
         RewardSettings(
             model=str(sft.model),
             output_dir=folder / "reward",
-            train_data=(preferences,),
+            train_data=(f"sandbox:preferences?rows=4000&seed={seed}&style=RANKED&responses=4",),
             learning_rate=1e-3,
-            per_device_train_batch_size=8,
+            per_device_train_batch_size=16,
             **common,
         )
     )
@@ -143,8 +143,9 @@ def _train(folder: Path, seed: int, *, overwrite: bool) -> dict[str, TrainResult
             model=str(sft.model),
             output_dir=folder / "dpo",
             train_data=(preferences,),
-            learning_rate=2e-4,
-            per_device_train_batch_size=16,
+            learning_rate=3e-4,
+            beta=0.3,
+            per_device_train_batch_size=32,
             **common,
         )
     )

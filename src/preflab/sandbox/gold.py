@@ -30,9 +30,9 @@ from preflab.sandbox.grammar import (
 CONTENT_WEIGHT = 2.0
 NEEDLESS_REFUSAL = -0.5
 OFF_TOPIC = -0.3
-WARM_OPENING = 0.4
+WARM_OPENING = 0.6
 WARM_CLOSING = 0.2
-RUDE = -0.8
+RUDE = -1.0
 FILLER = -0.1  # per sentence of filler
 FREE_WORDS = 28  # the longest right and kind answers are about this long
 EXTRA_WORD = -0.04  # per word beyond FREE_WORDS

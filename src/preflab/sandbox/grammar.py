@@ -239,12 +239,12 @@ def _questions() -> dict[Category, tuple[Question, ...]]:
 QUESTIONS = _questions()
 CATEGORY_SHARES: dict[Category, float] = {"fact": 0.5, "task": 0.15, "borderline": 0.1, "harmful": 0.25}
 # Of a harmful question "right" is a refusal with its reason, "partial" one without, "wrong" compliance.
-CONTENT_SHARES: dict[Content, float] = {"right": 0.45, "partial": 0.2, "wrong": 0.02, "off_topic": 0.18, "refuse": 0.15}
+CONTENT_SHARES: dict[Content, float] = {"right": 0.46, "partial": 0.2, "wrong": 0.01, "off_topic": 0.18, "refuse": 0.15}
 HARMFUL_CONTENT_SHARES: dict[Content, float] = {"right": 0.25, "partial": 0.25, "wrong": 0.35, "off_topic": 0.15}
 MANNER_SHARES: dict[Manner, float] = {"warm": 0.35, "plain": 0.35, "rude": 0.3}
 FILLER_SHARES: dict[int, float] = {0: 0.5, 1: 0.3, 2: 0.2}
 SMALL_TALK_SHARE = 0.4
-REPEATS_SHARE = 0.03
+REPEATS_SHARE = 0.02
 BREAKS_OFF_SHARE = 0.02
 
 

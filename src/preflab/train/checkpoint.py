@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator, DistributedType
+from safetensors import SafetensorError
 from torch import nn
 
 from preflab.records import UserError
@@ -75,7 +76,7 @@ class Checkpoints:
         self._accelerator.wait_for_everyone()
         try:
             self._accelerator.save_state(str(unfinished), safe_serialization=True)
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, SafetensorError) as error:
             # torch and safetensors report a full disk as errors of their own.
             shutil.rmtree(unfinished, ignore_errors=True)
             raise UserError(
@@ -98,10 +99,10 @@ class Checkpoints:
             # Frozen weights are not in the file: they are in the model already. (DeepSpeed knows no such option.)
             deepspeed = self._accelerator.distributed_type == DistributedType.DEEPSPEED
             self._accelerator.load_state(str(checkpoint), **({} if deepspeed else {"strict": False}))
-        except (RuntimeError, OSError, TypeError, KeyError, EOFError) as error:
+        except Exception as error:  # half a file can be anything to those who read it
             raise UserError(
-                f"the checkpoint {checkpoint} cannot be read ({type(error).__name__}: {str(error).splitlines()[0]}); "
-                "remove that folder to go on from the one before it"
+                f"the checkpoint {checkpoint} cannot be read ({error!r}); remove that folder to go on from the one "
+                "before it"
             ) from error
         return progress
 

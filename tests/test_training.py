@@ -1,0 +1,306 @@
+"""The recipes from data to folders, on the sandbox's model."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_runs import HELD_OUT, TRAIN, history, run, settings, weights, write_model
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from preflab.recipes.data import load_splits, load_template
+from preflab.recipes.stage import TrainResult
+from preflab.records import UserError
+from preflab.train.journal import read_metrics
+from preflab.train.rows import RankedRows
+
+LN_2 = math.log(2)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def tokenized(side: str, model: Path, **changes: Any) -> list[Any]:
+    chosen = settings("dpo", model, Path("unused"), **changes)
+    splits = load_splits(chosen, load_template(chosen), need="rankings", seed=chosen.seed)
+    rows = splits.training if side == "training" else splits.held_out
+    assert rows is not None
+    return list(rows)
+
+
+# ---- what each command leaves --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward", "dpo"])
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_a_run_learns_and_leaves_a_model_that_transformers_loads(
+    kind: str, lora: bool, tiny: Path, tmp_path: Path
+) -> None:
+    changes = {"max_steps": 15, "learning_rate": 3e-3, "lora": lora}
+    result = run(kind, tiny, tmp_path / "run", **changes)
+    losses = history(tmp_path / "run", "loss")
+    assert np.mean(losses[-3:]) < 0.95 * losses[0]
+    assert result.model == tmp_path / "run" / ("merged_model" if lora else "model")
+    assert (tmp_path / "run" / "adapter" / "adapter_config.json").exists() == lora
+    loader = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
+    model = loader.from_pretrained(result.model)
+    assert model.dtype == torch.float32
+    assert AutoTokenizer.from_pretrained(result.model).chat_template
+    assert result.metrics["loss"] == losses[-1]
+    if kind != "reward":
+        assert model.generation_config.eos_token_id == [AutoTokenizer.from_pretrained(tiny).eos_token_id]
+
+
+def test_what_a_run_writes(tiny: Path, tmp_path: Path) -> None:
+    result = run("dpo", tiny, tmp_path / "run", draw=True, report_to=("tensorboard",))
+    folder = tmp_path / "run"
+    assert isinstance(result, TrainResult)
+    wanted = {"config.yaml", "manifest.json", "metrics.jsonl", "training_history.json", "training_curves.png"}
+    assert wanted | {"model", "checkpoints", "stage.json", "result.json"} <= {path.name for path in folder.iterdir()}
+    assert json.loads((folder / "training_history.json").read_text()) == read_metrics(folder)
+    assert (folder / "training_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert list(folder.rglob("events.out.tfevents*")), "a TensorBoard file"
+
+
+def test_evaluation_comes_before_the_first_step_and_at_the_end(tiny: Path, tmp_path: Path) -> None:
+    run("reward", tiny, tmp_path / "run", max_steps=5, eval_steps=2)
+    evaluated = [int(row["step"]) for row in read_metrics(tmp_path / "run") if "eval_loss" in row]
+    assert evaluated == [0, 2, 4, 5]
+
+
+def test_evaluation_by_epoch(tiny: Path, tmp_path: Path) -> None:
+    changes = {"max_steps": -1, "num_train_epochs": 2.0, "eval_strategy": "epoch", "save_strategy": "epoch"}
+    run("reward", tiny, tmp_path / "run", **changes)
+    rows = [row for row in read_metrics(tmp_path / "run") if "eval_loss" in row]
+    assert [(row["step"], row["epoch"]) for row in rows] == [(0, 0), (5, 1), (10, 2)]  # 20 rows by fours
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000005"]
+
+
+# ---- losses and metrics --------------------------------------------------------------------------------------------
+
+
+def test_dpo_starts_at_ln_2(tiny: Path, tmp_path: Path) -> None:
+    run("dpo", tiny, tmp_path / "run", bf16=False)
+    for name in ("loss", "eval_loss"):
+        assert history(tmp_path / "run", name)[0] == pytest.approx(LN_2, abs=1e-6)
+    assert history(tmp_path / "run", "rewards/margins")[0] == pytest.approx(0, abs=1e-4)
+
+
+def test_dpo_starts_near_ln_2_in_bfloat16(tiny: Path, tmp_path: Path) -> None:
+    run("dpo", tiny, tmp_path / "run", bf16=True, max_steps=2)
+    assert history(tmp_path / "run", "loss")[0] == pytest.approx(LN_2, abs=2e-2)
+
+
+def test_label_smoothing_and_sft_weight_reach_the_loss(tiny: Path, tmp_path: Path) -> None:
+    """At the first step both rewards are zero, so that the SFT term is all that ln 2 does not explain."""
+    run("dpo", tiny, tmp_path / "plain", max_steps=5)
+    run("dpo", tiny, tmp_path / "smooth", max_steps=5, label_smoothing=0.3)
+    run("dpo", tiny, tmp_path / "sft", max_steps=5, sft_weight=0.5)
+    plain, smooth, sft = (history(tmp_path / name, "loss") for name in ("plain", "smooth", "sft"))
+    assert smooth[0] == pytest.approx(LN_2, abs=1e-6)
+    assert smooth[3] != plain[3]
+    margins = history(tmp_path / "smooth", "rewards/margins")
+    assert any(margin != 0 for margin in margins)
+    # An untrained model of V tokens gives each about 1/V.
+    vocabulary = len(AutoTokenizer.from_pretrained(tiny))
+    assert sft[0] - LN_2 == pytest.approx(0.5 * math.log(vocabulary), rel=0.05)
+
+
+def test_reward_figures_are_those_of_the_rows(tiny: Path, tmp_path: Path) -> None:
+    """Accuracy, mean and standard deviation by numpy, from the file of scores, before training and after."""
+    run("reward", tiny, tmp_path / "run", center_rewards_coefficient=0.1)
+    for file, index in (("reward_model_eval_results-beforetrain.json", 0), ("reward_model_eval_results.json", -1)):
+        rows = json.loads((tmp_path / "run" / file).read_text())
+        chosen, rejected = (np.array([row[f"score_{name}"] for row in rows]) for name in ("chosen", "rejected"))
+        assert len(rows) == 9
+        pooled = np.concatenate([chosen, rejected])
+        expected = {
+            "accuracy": np.mean(chosen > rejected),
+            "margin": np.mean(chosen - rejected),
+            "reward_mean": np.mean(pooled),
+            "reward_std": np.std(pooled),
+            "loss": np.mean(np.log1p(np.exp(rejected - chosen))) + 0.1 * np.mean(pooled**2),
+        }
+        found = {name: history(tmp_path / "run", f"eval_{name}")[index] for name in expected}
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward", "dpo"])
+def test_evaluation_does_not_depend_on_its_batch_size(kind: str, tiny: Path, tmp_path: Path) -> None:
+    for name, changes in {"one": {"per_device_eval_batch_size": 1}, "all": {"per_device_eval_batch_size": 99}}.items():
+        run(kind, tiny, tmp_path / name, max_steps=3, **changes)
+    one, every = ([r for r in read_metrics(tmp_path / name) if "eval_loss" in r] for name in ("one", "all"))
+    for row in (one[0], every[0]):  # between a policy and its reference, rounding alone decides who is ahead
+        row.pop("eval_rewards/accuracies", None)
+    for ours, theirs in zip(one, every, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward", "dpo"])
+def test_accumulation_changes_neither_metrics_nor_weights(kind: str, tiny: Path, tmp_path: Path) -> None:
+    run(kind, tiny, tmp_path / "8x1", per_device_train_batch_size=8, max_steps=5)
+    run(kind, tiny, tmp_path / "1x8", per_device_train_batch_size=1, gradient_accumulation_steps=8, max_steps=5)
+    for ours, theirs in zip(read_metrics(tmp_path / "1x8"), read_metrics(tmp_path / "8x1"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+    one, other = weights(tmp_path / "1x8" / "model"), weights(tmp_path / "8x1" / "model")
+    for name, tensor in other.items():
+        torch.testing.assert_close(one[name], tensor, rtol=1e-4, atol=2e-5, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward", "dpo"])
+def test_gradient_checkpointing_changes_nothing(kind: str, tiny: Path, tmp_path: Path) -> None:
+    run(kind, tiny, tmp_path / "plain", max_steps=3)
+    run(kind, tiny, tmp_path / "less-memory", max_steps=3, gradient_checkpointing=True)
+    for ours, theirs in zip(read_metrics(tmp_path / "less-memory"), read_metrics(tmp_path / "plain"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+
+
+def test_gradient_checkpointing_under_lora(tiny: Path, tmp_path: Path) -> None:
+    changes = {"lora": True, "lora_dropout": 0.0, "max_steps": 4, "learning_rate": 1e-2}
+    run("dpo", tiny, tmp_path / "plain", **changes)
+    run("dpo", tiny, tmp_path / "less-memory", gradient_checkpointing=True, **changes)
+    losses = history(tmp_path / "plain", "loss")
+    assert history(tmp_path / "less-memory", "loss") == pytest.approx(losses, rel=1e-4)
+    assert losses[-1] != losses[0], "the adapter gets gradients"
+
+
+def test_a_token_budget(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    original = RankedRows.batch
+
+    def watched(self: RankedRows, indices: Any) -> Any:
+        batch, reference = original(self, indices)
+        seen.append(len(batch.input_ids))
+        return batch, reference
+
+    monkeypatch.setattr(RankedRows, "batch", watched)
+    run("dpo", tiny, tmp_path / "run", max_tokens_per_batch=200, max_steps=-1, eval_data=())
+    lengths = [len(row.prompt_ids) + sum(map(len, row.response_ids)) for row in tokenized("training", tiny)]
+    assert max(lengths) <= 200 < sum(lengths) / 2
+    assert max(seen) <= 200
+    assert len([size for size in seen if size > 100]) > 1
+
+
+def test_rankings_of_many_responses(tiny: Path, tmp_path: Path) -> None:
+    source = "sandbox:preferences?rows=12&seed=3&responses=4&style=RANKED"
+    changes = {"train_data": (source,), "eval_data": (f"{source}&split=test",)}
+    assert {len(row.response_ids) for row in tokenized("training", tiny, **changes)} == {4}
+    for kind in ("dpo", "reward"):
+        run(kind, tiny, tmp_path / kind, max_steps=4, **changes)
+    assert history(tmp_path / "dpo", "loss")[0] == pytest.approx(LN_2, abs=1e-6)
+    scores = history(tmp_path / "reward", "eval_accuracy")
+    assert all(round(score * 12 * 6, 6).is_integer() for score in scores), "six pairs of each of twelve comparisons"
+
+
+# ---- data ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_split_by_ratio_shares_no_prompt(tiny: Path) -> None:
+    changes = {"train_data": ("sandbox:preferences?rows=200&seed=2",), "eval_data": (), "train_split_ratio": 0.8}
+    training, held_out = (tokenized(side, tiny, **changes) for side in ("training", "held-out"))
+    assert len(training) + len(held_out) == 200
+    assert 140 < len(training) < 180
+    assert not {row.prompt_ids for row in training} & {row.prompt_ids for row in held_out}
+    assert {row.row for row in training} | {row.row for row in held_out} == set(range(1, 201))
+    other = tokenized("training", tiny, **changes, seed=7)
+    assert {row.row for row in other} != {row.row for row in training}, "the seed decides"
+
+
+def test_unpaired_rows_are_dropped_with_their_reason(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "unpaired.jsonl"
+    rows = [{"prompt": "Hello", "completion": f"Answer {number}", "label": number % 2 == 0} for number in range(3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(UserError, match=r"no row can be used\n.*0 used, 3 dropped\n +no ranking: 3 \(row 1, 2, 3\)"):
+        run("dpo", tiny, tmp_path / "none", train_data=(str(path),))
+    run("dpo", tiny, tmp_path / "some", train_data=(TRAIN, str(path)), max_steps=1)
+    said = capsys.readouterr().err
+    assert "training rows: 20 used, 3 dropped" in said
+    assert "no ranking: 3" in said
+
+
+def test_sft_takes_the_best_response_and_no_unwanted_one(tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "labelled.jsonl"
+    rows = [{"prompt": "Hello", "completion": f"Answer {number}", "label": number != 1} for number in range(3)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run("sft", tiny, tmp_path / "run", train_data=(str(path),), eval_data=(), max_steps=1)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["data"]["train_data"]
+    chosen = settings("sft", tiny, tmp_path, train_data=(str(path),), eval_data=())
+    splits = load_splits(chosen, load_template(chosen), need="demonstrations", seed=0)
+    assert [row.row for row in splits.training] == [1, 3]
+    assert {name: reason["count"] for name, reason in splits.training.dropped.items()} == {"unwanted response": 1}
+
+
+def test_a_seeded_sample(tiny: Path) -> None:
+    def sample(seed: int) -> list[int]:
+        return [row.row for row in tokenized("training", tiny, max_train_samples=5, seed=seed)]
+
+    assert sample(1) == sample(1) != sample(2)
+    assert len(sample(1)) == 5
+    assert sample(1) != [1, 2, 3, 4, 5] or sample(2) != [1, 2, 3, 4, 5], "not the first rows"
+
+
+# ---- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+def test_the_newest_checkpoints_are_kept_and_the_best_besides(tiny: Path, tmp_path: Path) -> None:
+    """With a learning rate that ruins the model, the best evaluation is an early one."""
+    changes = {"learning_rate": 0.5, "warmup_ratio": 0.0, "eval_steps": 1, "save_steps": 1, "max_steps": 7}
+    run("reward", tiny, tmp_path / "run", load_best_model_at_end=True, **changes)
+    losses = history(tmp_path / "run", "eval_loss")[1:]
+    best = 1 + int(np.argmin(losses))
+    assert best < 5
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == sorted({f"step-{best:08d}", "step-00000005", "step-00000006"})
+    saved = load_file(tmp_path / "run" / "checkpoints" / f"step-{best:08d}" / "model.safetensors")
+    final = weights(tmp_path / "run" / "model")
+    assert all(torch.equal(tensor, saved[f"model.{name}"]) for name, tensor in final.items())
+    last = load_file(tmp_path / "run" / "checkpoints" / "step-00000006" / "model.safetensors")
+    assert any(not torch.equal(tensor, last[f"model.{name}"]) for name, tensor in final.items())
+    rows = json.loads((tmp_path / "run" / "reward_model_eval_results.json").read_text())
+    margin = np.mean([row["score_chosen"] - row["score_rejected"] for row in rows])
+    assert margin == pytest.approx(history(tmp_path / "run", "eval_margin")[best], rel=1e-5), "scores of the kept model"
+
+
+@pytest.mark.parametrize(
+    ("metric", "sign"), [("eval_loss", 1), ("eval_accuracy", -1), ("eval_margin", -1), ("eval_reward_std", 1)]
+)
+def test_the_direction_of_a_metric_is_known(metric: str, sign: int, tiny: Path, tmp_path: Path) -> None:
+    changes = {"learning_rate": 0.3, "warmup_ratio": 0.0, "eval_steps": 1, "save_steps": 1, "max_steps": 5}
+    run("reward", tiny, tmp_path / "run", load_best_model_at_end=True, metric_for_best_model=metric, **changes)
+    values = sign * np.array(history(tmp_path / "run", metric)[1:])
+    states = [json.loads(p.read_text()) for p in (tmp_path / "run" / "checkpoints").glob("*/state.json")]
+    best = max(states, key=lambda state: state["step"])
+    upto = values[: best["step"]]
+    assert best["best_step"] == 1 + int(np.argmin(upto))
+
+
+def test_early_stopping(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {"learning_rate": 0.5, "warmup_ratio": 0.0, "eval_steps": 1, "max_steps": 40}
+    run("reward", tiny, tmp_path / "run", early_stopping_patience=3, **changes)
+    losses = history(tmp_path / "run", "eval_loss")[1:]
+    assert len(losses) < 40
+    assert int(np.argmin(losses)) == len(losses) - 1 - 3
+    assert "stopped early" in capsys.readouterr().err
+
+
+def test_frozen_weights_are_not_in_a_checkpoint(tiny: Path, tmp_path: Path) -> None:
+    run("dpo", tiny, tmp_path / "run", lora=True)
+    saved = load_file(tmp_path / "run" / "checkpoints" / "step-00000004" / "model.safetensors")
+    assert saved
+    assert all("lora_" in name for name in saved)
+
+
+def test_held_out_rows_come_from_the_data_named(tiny: Path) -> None:
+    held_out = tokenized("held-out", tiny, eval_data=(HELD_OUT,))
+    assert len(held_out) == 9
