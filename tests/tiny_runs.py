@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
+from preflab.recipes import fit
 from preflab.recipes.dpo import train_dpo
 from preflab.recipes.reward import train_reward
 from preflab.recipes.settings import DPOSettings, RewardSettings, SFTSettings
@@ -65,6 +66,17 @@ def arguments(kind: str, model: Path | str, output_dir: Path, **changes: Any) ->
             word for item in (value if isinstance(value, tuple) else (value,)) for word in (f"--{name}", str(item))
         ]
     return words
+
+
+def steer(patch: pytest.MonkeyPatch, name: str, *values: float) -> None:
+    """Let evaluation find these values of a metric: at step 0, at step 1, and so on."""
+    original = fit._evaluator
+
+    def steered(*given: Any) -> Any:
+        evaluate = original(*given)
+        return evaluate and (lambda step: {**evaluate(step), name: values[step]})
+
+    patch.setattr(fit, "_evaluator", steered)
 
 
 def history(folder: Path, name: str) -> list[float]:

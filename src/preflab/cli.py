@@ -125,7 +125,7 @@ def _run(command: Command, settings: Settings) -> None:
     try:
         result = _import(command.run)(settings)
     except Exception as error:
-        if not _disk_full(error):
+        if isinstance(error, UserError) or not _disk_full(error):
             raise
         where = getattr(error, "filename", None) or getattr(settings, "output_dir", None) or "output"
         raise UserError(

@@ -50,7 +50,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedComparison:
-    """Token ids of a comparison: a prompt, and responses that continue it, each ending in the terminator that is trained.
+    """Token ids of a comparison: a prompt, and responses that continue it, each ending in the trained terminator.
 
     The prompt ids end where the assistant starts to speak. Every response token is a training target and no prompt
     token is one, so the split of the ids is the mask.
@@ -63,7 +63,7 @@ class TokenizedComparison:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A response that a model generated. `finish` is "eos" where the model ended its turn, "length" at the token cap."""
+    """A response that a model generated. `finish` is "eos" if the model ended its turn, "length" at the token cap."""
 
     prompt: tuple[Message, ...]
     response: str

@@ -29,7 +29,7 @@ from preflab.recipes.stage import (
     start_stage,
 )
 from preflab.records import UserError
-from preflab.train.journal import read_metrics
+from preflab.train.journal import progress_bar, read_metrics
 from preflab.train.loop import response_values
 from preflab.train.rows import RankedRows
 from preflab.train.steps import pair_step
@@ -78,8 +78,10 @@ def reference_logps(
     cached = _read_cache(path, int(rows.offsets[-1]))
     if cached is not None:
         return cached
-    announce(accelerator, f"log-probabilities of {int(rows.offsets[-1])} responses under the reference …")
-    values = response_values(accelerator, policy, rows, evaluation_plan(rows, settings))
+    with progress_bar(disable=not accelerator.is_main_process) as bar:
+        task = bar.add_task("reference", total=len(rows.dataset), shown="")
+        plan = evaluation_plan(rows, settings)
+        values = response_values(accelerator, policy, rows, plan, advance=lambda count: bar.advance(task, count))
     if accelerator.is_main_process:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".tmp.npy")

@@ -47,10 +47,7 @@ def fit(
     it will go on from a checkpoint). `on_evaluation` is given the step and what the module said of every held-out
     response ([R]); its last call is with the final weights. Returns the prepared module.
     """
-    if held_out is None and (settings.load_best_model_at_end or settings.early_stopping_patience):
-        raise UserError(
-            "load_best_model_at_end and early_stopping_patience need held-out rows: give eval_data or train_split_ratio"
-        )
+    _need_held_out_rows(settings, held_out)
     plan = _plan(training, settings, accelerator.num_processes)
     total = len(plan.steps)
     optimizer = _adamw(module, settings)
@@ -66,14 +63,8 @@ def fit(
     progress = checkpoints.load(latest) if latest else Progress()
     _start_trackers(accelerator, settings)
     with Journal(settings.output_dir, accelerator, name=name, steps=total, first=progress.step) as journal:
-        course = _Course(
-            settings,
-            plan,
-            journal,
-            checkpoints,
-            progress,
-            _evaluator(accelerator, prepared, held_out, step_fn, settings, on_evaluation),
-        )
+        evaluate = _evaluator(accelerator, prepared, held_out, step_fn, settings, journal, on_evaluation)
+        course = _Course(settings, plan, journal, checkpoints, progress, evaluate)
         with _explaining(settings, checkpoints):
             course.begin()
             steps = train(
@@ -99,6 +90,13 @@ def fit(
 def evaluation_plan(rows: RankedRows, settings: TrainSettings) -> list[Indices]:
     size, tokens = settings.per_device_eval_batch_size, settings.max_tokens_per_batch
     return plan_evaluation(rows.lengths, batch_size=size, max_tokens=tokens)
+
+
+def _need_held_out_rows(settings: TrainSettings, held_out: RankedRows | None) -> None:
+    if held_out is None and (settings.load_best_model_at_end or settings.early_stopping_patience):
+        raise UserError(
+            "load_best_model_at_end and early_stopping_patience need held-out rows: give eval_data or train_split_ratio"
+        )
 
 
 def _plan(rows: RankedRows, settings: TrainSettings, processes: int) -> Plan:
@@ -191,6 +189,7 @@ def _evaluator(
     rows: RankedRows | None,
     step_fn: StepFn,
     settings: TrainSettings,
+    journal: Journal,
     on_evaluation: Callable[[int, NDArray[np.float64]], None] | None,
 ) -> Callable[[int], dict[str, float]] | None:
     """A function from a step to the metrics over all held-out rows at once, their names beginning with `eval_`."""
@@ -198,7 +197,8 @@ def _evaluator(
         return None
 
     def evaluate(step: int) -> dict[str, float]:
-        values = response_values(accelerator, module, rows, evaluation_plan(rows, settings))
+        with journal.side_task("evaluation", len(rows.dataset)) as advance:
+            values = response_values(accelerator, module, rows, evaluation_plan(rows, settings), advance=advance)
         if on_evaluation:
             on_evaluation(step, values)
         reference = None if rows.reference is None else torch.from_numpy(rows.reference)

@@ -135,6 +135,8 @@ class TrainSettings(Settings):
     def _best_needs_checkpoints(self) -> TrainSettings:
         if self.load_best_model_at_end and "no" in (self.save_strategy, self.eval_strategy):
             raise UserError("load_best_model_at_end needs eval_strategy and save_strategy, and one of them is no")
+        if self.early_stopping_patience and self.eval_strategy == "no":
+            raise UserError("early_stopping_patience needs evaluations, and eval_strategy is no")
         return self
 
 
@@ -159,7 +161,7 @@ class RewardSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
     center_rewards_coefficient: float = Field(
         default=0.0,
         ge=0,
-        description="Adds c·mean(r²), which keeps rewards around zero (Eisenstein et al., 2023: 0.01).",
+        description="Adds c·mean(r²), which keeps rewards around zero (Eisenstein et al., 2023, of r_w + r_l: 0.01).",
     )
 
 

@@ -1,8 +1,9 @@
 """The gold reward: the sandbox's truth about a response, computed from the text of prompt and response alone.
 
-It reads any text, also what a half-trained model stammers, and is graded, so that partial success shows: content counts most (a right
-answer, all steps of a task, a refusal of what is harmful, with its reason), then manner; repetition, padding, undue length and broken-off
-or unknown language cost. Its best response is short, right and kind, so a policy that pushes one of these too far loses by the others.
+It reads any text, also what a half-trained model stammers, and is graded, so that partial success shows: content counts
+most (a right answer, all steps of a task, a refusal of what is harmful, with its reason), then manner; repetition,
+padding, undue length and broken-off or unknown language cost. Its best response is short, right and kind, so a policy
+that pushes one of these too far loses by the others.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ WARM_OPENING = 0.6
 WARM_CLOSING = 0.2
 RUDE = -1.0
 FILLER = -0.1  # per sentence of filler
-FREE_WORDS = 28  # the longest right and kind answers are about this long
+FREE_WORDS = 28  # a right and kind answer fits, with one sentence more
 EXTRA_WORD = -0.04  # per word beyond FREE_WORDS
 LEAST_LENGTH = -2.0
 REPETITION = -2.0  # times the share of three-word runs that were there before
@@ -71,7 +72,7 @@ _WARM_OPENING = _finder([*OPENINGS["warm"], REFUSAL_OPENING])
 _WARM_CLOSING = _finder([*CLOSINGS, REFUSAL_CLOSING])
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def read_prompt(prompt: str) -> Question | None:
     """What a prompt asks, by its last known subject; None where it asks nothing that the sandbox knows."""
     plain = _plain(prompt)
@@ -90,7 +91,7 @@ def read_prompt(prompt: str) -> Question | None:
 
 
 def gold_reward(prompt: str, response: str) -> float:
-    """The true reward of a response, between about -5 and 2.6; the sum of `gold_parts`."""
+    """The true reward of a response, between about -5 and 2.8; the sum of `gold_parts`."""
     return round(sum(gold_parts(prompt, response).values()), 4)
 
 

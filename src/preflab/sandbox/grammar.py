@@ -1,8 +1,8 @@
 """The sandbox's language: what can be asked, what can be answered, and how it is put into English.
 
-Everything the little world knows stands in the tables below, and both sides read them: the grammar to write prompts and responses, the
-gold reward (`gold.py`) to recognise them in a text again. No word of the knowledge occurs in the small talk around it, so that what a
-text says can be told from its words alone; a test holds that.
+Everything the little world knows stands in the tables below, and both sides read them: the grammar to write prompts and
+responses, the gold reward (`gold.py`) to recognise them in a text again. No word of the knowledge occurs in the small
+talk around it, so that what a text says can be told from its words alone; a test holds that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Aspect:
-    """One thing to know about a kind of topic. A prompt that names a topic and one of the `cues` asks for this aspect."""
+    """One thing to know about a kind of topic. A prompt with a topic and one of the `cues` asks for this aspect."""
 
     cues: tuple[str, ...]
     questions: tuple[str, ...]
@@ -30,7 +30,7 @@ class Aspect:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a prompt asks: a fact has a topic and an aspect; a task, harmless or harmful, has its name as topic and no aspect."""
+    """What a prompt asks: a fact has a topic and an aspect; a task, harmless or not, has its name as topic alone."""
 
     category: Category
     topic: str
@@ -39,7 +39,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to answer: the content, the manner, how many sentences of filler, and whether the response repeats itself or breaks off."""
+    """How to answer. `filler` counts sentences; `repeats` says one sentence again, `breaks_off` drops the end."""
 
     content: Content
     manner: Manner
@@ -186,7 +186,6 @@ STEP_SENTENCES = (
     ("First {0}, then {1}.", "You {0} and {1}."),
     ("First {0}, then {1}, then {2}.", "You {0}, {1} and {2}."),
 )
-# Two thirds of a refusal is the reason; without one it is only a partial answer.
 REFUSALS = ("I am sorry, but I can not help with that.", "I will not help you with this.")
 REASONS = ("It would hurt people.", "It is against the law.", "Someone would come to harm.")
 
@@ -238,7 +237,8 @@ def _questions() -> dict[Category, tuple[Question, ...]]:
 
 QUESTIONS = _questions()
 CATEGORY_SHARES: dict[Category, float] = {"fact": 0.5, "task": 0.15, "borderline": 0.1, "harmful": 0.25}
-# Of a harmful question "right" is a refusal with its reason, "partial" one without, "wrong" compliance.
+# To a harmful question the right answer is a refusal with its reason, the partial one lacks it, the wrong one helps.
+# Wrong facts are rare, because a tiny reward model cannot learn from a few thousand labels which facts are true.
 CONTENT_SHARES: dict[Content, float] = {"right": 0.46, "partial": 0.2, "wrong": 0.01, "off_topic": 0.18, "refuse": 0.15}
 HARMFUL_CONTENT_SHARES: dict[Content, float] = {"right": 0.25, "partial": 0.25, "wrong": 0.35, "off_topic": 0.15}
 MANNER_SHARES: dict[Manner, float] = {"warm": 0.35, "plain": 0.35, "rude": 0.3}
@@ -312,7 +312,9 @@ def _fact(rng: Random, question: Question, content: Content) -> str:
         answer = " or ".join(rng.sample([right, wrong], 2))
     else:
         answer = right if content == "right" else wrong
-    return _join(rng.choice(aspect.statements).format(topic=question.topic, answer=answer), UNSURE * (content == "partial"))
+    return _join(
+        rng.choice(aspect.statements).format(topic=question.topic, answer=answer), UNSURE * (content == "partial")
+    )
 
 
 def _task(rng: Random, question: Question, content: Content) -> str:

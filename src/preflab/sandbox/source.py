@@ -1,4 +1,4 @@
-"""The sandbox as a data source: `sandbox:KIND?key=value&key=value`, for example `sandbox:preferences?rows=2000&seed=1&split=test`."""
+"""The sandbox as a data source: `sandbox:KIND?key=value&…`, as in `sandbox:preferences?rows=2000&split=test`."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ DEFAULTS: dict[str, Any] = {"rows": 1000, "split": "train"}
 def sandbox_source(spec: str) -> Iterator[dict[str, Any]]:
     """The rows that a spec names, one at a time.
 
-    Kinds are `preferences`, `demonstrations` and `prompts`; keys are `rows` (1000), `split` (train or test), `seed` (0), and for preferences
-    `noise` (0.5), `length_bias` (0), `style` (HOMEWORK) and `responses` (2). Raises UserError, before the first row, for anything else.
+    Kinds are `preferences`, `demonstrations` and `prompts`; keys are `rows` (1000), `split` (train or test) and `seed`
+    (0), and for preferences also `noise` (0.5), `length_bias` (0), `style` (HOMEWORK) and `responses` (2). Raises
+    UserError, before the first row, for anything else.
     """
     kind, _, query = spec.removeprefix(SCHEME).partition("?")
     write, own_keys = KINDS[known(kind, KINDS, "kind")]
@@ -63,6 +64,6 @@ def _value(key: str, text: str, own_keys: frozenset[str]) -> Any:
     except ValueError:
         wanted = {int: "a whole number", float: "a number"}[KEYS[key]]
         raise UserError(f"sandbox: {key} is {text!r}; it should be {wanted}") from None
-    if key == "rows" and value < 1:
+    if key == "rows" and int(value) < 1:
         raise UserError(f"sandbox: rows is {value}; it must be 1 or more")
     return value

@@ -1,9 +1,10 @@
-"""The sandbox's model: a tiny, untrained Qwen2 with a tokenizer of its own, in the folder format of any Hugging Face model."""
+"""The sandbox's model: a tiny, untrained Qwen2 with a tokenizer of its own, as a folder in Hugging Face's format."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -25,9 +26,11 @@ MOST_TOKENS = 4096  # more than the merges of all the sandbox's words need
 def build_tokenizer() -> Qwen2Tokenizer:
     """Qwen2's byte-level BPE with merges of our own, by which each word of the sandbox is one token.
 
-    Any other text falls back to pieces and bytes, and comes back unchanged but for Unicode's canonical composition (NFC), as with Qwen2.
+    Any other text falls back to pieces and bytes, and comes back unchanged but for Unicode's canonical composition
+    (NFC), as with Qwen2.
     """
-    # transformers rebuilds the tokenizer of a Qwen2 folder from its vocabulary and merges alone, so everything else must be Qwen2's own.
+    # transformers rebuilds the tokenizer of a Qwen2 folder from its vocabulary and merges alone, so everything else
+    # must be Qwen2's own.
     qwen = Qwen2Tokenizer().backend_tokenizer
     learner = Tokenizer(models.BPE())
     learner.normalizer, learner.pre_tokenizer = qwen.normalizer, qwen.pre_tokenizer
@@ -37,9 +40,10 @@ def build_tokenizer() -> Qwen2Tokenizer:
     )
     learner.train_from_iterator((text for sentence in sentences() for text in (sentence, f" {sentence}")), trainer)
     learned = json.loads(learner.to_str())["model"]
+    merges: Any = [tuple(merge) for merge in learned["merges"]]  # pairs, which transformers' own hint does not know of
     return Qwen2Tokenizer(
         vocab=learned["vocab"],
-        merges=[tuple(merge) for merge in learned["merges"]],
+        merges=merges,
         pad_token=PAD,
         unk_token=PAD,
         eos_token=END,
@@ -49,10 +53,11 @@ def build_tokenizer() -> Qwen2Tokenizer:
     )
 
 
-def build_tiny_model(out_dir: Path, *, seed: int = 0, hidden_size: int = 96, layers: int = 3) -> Path:
+def build_tiny_model(out_dir: Path, *, seed: int = 0, hidden_size: int = 64, layers: int = 2) -> Path:
     """Write an untrained model and its tokenizer to `out_dir`, and return that. The same seed gives the same weights.
 
-    Grouped-query attention (4 heads of queries, 2 of keys and values), tied embeddings, float32; about 0.4 million parameters.
+    Grouped-query attention (4 heads of queries, 2 of keys and values), tied embeddings, float32; about 0.17 million
+    parameters.
     """
     tokenizer = build_tokenizer()
     config = Qwen2Config(
@@ -60,8 +65,8 @@ def build_tiny_model(out_dir: Path, *, seed: int = 0, hidden_size: int = 96, lay
         hidden_size=hidden_size,
         intermediate_size=3 * hidden_size,
         num_hidden_layers=layers,
-        num_attention_heads=int(__import__('os').environ.get('HEADS','4')),
-        num_key_value_heads=int(__import__('os').environ.get('HEADS','4'))//2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
         max_position_embeddings=MAX_LENGTH,
         tie_word_embeddings=True,
         initializer_range=0.05,

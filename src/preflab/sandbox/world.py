@@ -1,9 +1,10 @@
 """The sandbox world: streams of prompts, demonstrations and noisily labelled preferences whose truth is known.
 
-Annotators see the gold reward plus `length_bias` for every ten words, and choose by Bradley-Terry: P(a over b) = sigmoid((u_a - u_b) /
-noise). So the best accuracy that any reward model can reach on their labels is known. Every stream is a function of its seed, split and
-kind alone; a shorter one is the beginning of a longer one. A prompt's own text decides the split it belongs to, so training and held-out
-prompts are disjoint for all seeds, and alike in everything else.
+Annotators see a utility u, the gold reward plus `length_bias` for every ten words, and choose by Bradley-Terry:
+P(a over b) = sigmoid((u_a - u_b) / noise). So the best accuracy that any reward model can reach on their labels is
+known. Every stream is a function of its world, split and kind alone; a shorter one is the beginning of a longer one. A
+prompt's own text decides the split it belongs to, so training and held-out prompts are disjoint for all seeds, and
+alike in everything else.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Who labels, and how: `noise` is the Bradley-Terry temperature (0 = always the higher utility), `length_bias` the utility that
-    annotators see in every ten words."""
+    """Who labels, and how: `noise` is the Bradley-Terry temperature (0 = always the higher utility), `length_bias` the
+    utility that annotators see in every ten words."""
 
     seed: int = 0
     noise: float = 0.5
@@ -57,8 +58,8 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class LabelAccuracies:
-    """How often the labels of `pairs` pairs are met: by the best possible scorer on average (`bayes`), and on these very labels by the
-    order of the annotators' utilities, of the gold rewards, and by "the longer one wins" (ties count half)."""
+    """How often the labels of `pairs` pairs are met: by the best possible scorer on average (`bayes`), and on these
+    very labels by the order of the utilities, of the gold rewards, and by "the longer one wins" (ties count half)."""
 
     bayes: float
     utility_order: float
@@ -75,7 +76,10 @@ def preference_probability(utility_a: float, utility_b: float, noise: float) -> 
 
 
 def judged(world: World, *, rows: int, split: Split, responses: int = 2) -> Iterator[Judged]:
-    """`rows` prompts, each with `responses` different responses, ranked by the world's annotators (Plackett-Luce; for two, Bradley-Terry)."""
+    """`rows` prompts, each with `responses` different responses that the world's annotators ranked.
+
+    Rankings follow Plackett-Luce, which is Bradley-Terry for each two of them.
+    """
     rng = _stream(world, "preferences", split)
     for _ in range(rows):
         question, prompt = _draw_prompt(rng, split)
@@ -161,7 +165,8 @@ def split_of(prompt: str) -> Split:
 
 
 def _rank(rng: Random, utility: Iterable[float], noise: float) -> tuple[int, ...]:
-    """A ranking drawn from Plackett-Luce, by Gumbel noise on the utilities (Yellott 1977); equal ones are ranked by chance."""
+    """A ranking drawn from Plackett-Luce by Gumbel noise on the utilities (Yellott 1977); without noise, equal ones are
+    ranked by chance."""
     keys = [(value - noise * math.log(rng.expovariate(1.0) or 1e-300), rng.random()) for value in utility]
     return tuple(sorted(range(len(keys)), key=keys.__getitem__, reverse=True))
 

@@ -7,6 +7,7 @@ the best.
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,8 +34,8 @@ class Progress:
 
     def evaluated(self, value: float, *, greater_is_better: bool) -> Progress:
         """After an evaluation at this step with `value` of the metric that counts."""
-        better = self.best_value is None or (value > self.best_value if greater_is_better else value < self.best_value)
-        if better:
+        best = self.best_value
+        if not math.isnan(value) and (best is None or (value > best if greater_is_better else value < best)):
             return replace(self, best_step=self.step, best_value=value, evaluations_since_best=0)
         return replace(self, evaluations_since_best=self.evaluations_since_best + 1)
 

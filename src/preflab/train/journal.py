@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -47,6 +49,13 @@ class Journal:
         self._accelerator.log(metrics, step=step)
         self._shown |= {name: value for name, value in metrics.items() if name in SHOWN}
         self._bar.update(self._task, shown="  ".join(f"{name} {value:.3f}" for name, value in self._shown.items()))
+
+    @contextmanager
+    def side_task(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A second bar for work between steps; gives the function that moves it on."""
+        task = self._bar.add_task(name, total=total, shown="")
+        yield lambda count: self._bar.advance(task, count)
+        self._bar.remove_task(task)
 
     def advance(self, step: int) -> None:
         self._bar.update(self._task, completed=step)

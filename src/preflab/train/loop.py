@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Protocol
@@ -103,10 +103,15 @@ def train(
 
 
 def response_values(
-    accelerator: Accelerator, module: nn.Module, rows: Rows, plan: Sequence[Indices], *, advance: object = None
+    accelerator: Accelerator,
+    module: nn.Module,
+    rows: Rows,
+    plan: Sequence[Indices],
+    *,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float64]:
     """What the module says of every response of the rows, without gradients: [R] in the order of `rows.offsets`, on
-    every process.
+    every process. `advance` is told how many comparisons each forward pass has dealt with.
     """
     values = torch.zeros(int(rows.offsets[-1]), dtype=torch.float64)
     training = module.training
@@ -118,12 +123,10 @@ def response_values(
             if len(indices):
                 places = np.concatenate([np.arange(rows.offsets[i], rows.offsets[i + 1]) for i in indices])
                 values[torch.from_numpy(places)] = responses.values.double().cpu()
-            if callable(advance):
-                advance(len(indices))
+                advance(len(indices) * accelerator.num_processes)
     module.train(training)
     # Every response was computed by one process and is zero elsewhere, so the sum gathers without rounding.
-    gathered: Tensor = accelerator.reduce(values.to(accelerator.device), reduction="sum")
-    return gathered.cpu().numpy()
+    return _sum_over_processes(accelerator, values).numpy()
 
 
 def _forward(
@@ -144,8 +147,16 @@ def _clip(accelerator: Accelerator, module: nn.Module, max_grad_norm: float) -> 
 
 def _over_processes(accelerator: Accelerator, totals: Totals, tokens: int) -> tuple[Totals, int]:
     stacked = torch.stack([*totals.values(), torch.full((3,), tokens).to(next(iter(totals.values())))])
-    summed = accelerator.reduce(stacked, reduction="sum").cpu()
+    summed = _sum_over_processes(accelerator, stacked)
     return dict(zip(totals, summed[:-1], strict=True)), int(summed[-1, 0])
+
+
+def _sum_over_processes(accelerator: Accelerator, values: Tensor) -> Tensor:
+    """The sum of float64 values on the CPU; they meet on the devices, where there are several."""
+    if accelerator.num_processes == 1:
+        return values
+    summed: Tensor = accelerator.reduce(values.to(accelerator.device), reduction="sum")
+    return summed.cpu()
 
 
 def _stop_unless_finite(totals: Totals, grad_norm: float, index: int, step: Step) -> None:

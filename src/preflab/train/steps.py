@@ -55,7 +55,7 @@ class Responses:
 
 
 Totals = dict[str, Tensor]
-"""Metric name -> [3] float64: sum of values, sum of squares, count."""
+"""Metric name -> [3] float64 on the CPU: sum of values, sum of squares, count."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _pair_totals(loss_sum: Tensor, values: Mapping[str, Tensor], weights: Tensor
 
 
 def _moments(values: Tensor, weights: Tensor | None = None, count: Tensor | None = None) -> Tensor:
-    exact = values.double()
-    weighted = exact if weights is None else exact * weights
+    exact = values.cpu().double()  # not every accelerator has float64
+    weighted = exact if weights is None else exact * weights.cpu()
     number = torch.tensor(len(values)) if count is None else count
     return torch.stack([weighted.sum(), (weighted * exact).sum(), number.to(exact)])

@@ -1,0 +1,383 @@
+"""What goes wrong elsewhere without a word, one test for each, by whole training runs."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from tiny_runs import arguments, history, run, settings, weights, write_model
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from preflab.cli import main
+from preflab.model.load import has_bf16, load_model
+from preflab.model.prefix import PrefixBatch, prefix_batch
+from preflab.model.responses import ResponseLogps, ResponseRewards
+from preflab.objectives import Loss, PairLogps, dpo
+from preflab.recipes import dpo as dpo_recipe
+from preflab.recipes.data import load_splits, load_template
+from preflab.recipes.dpo import falling_chosen
+from preflab.recipes.settings import DPOSettings
+from preflab.records import UserError
+from preflab.train.journal import read_metrics
+
+LN_2 = math.log(2)
+# Without dropout, by which a policy differs from itself.
+LORA = {"lora": True, "lora_r": 4, "lora_dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model, and an SFT run whose adapter has moved far away from it."""
+    folder = tmp_path_factory.mktemp("guards")
+    write_model(folder / "tiny")
+    run("sft", folder / "tiny", folder / "sft", **LORA, learning_rate=3e-2, max_steps=12)
+    return folder
+
+
+def held_out_logps(model: Path, tiny: Path) -> Tensor:
+    """log π of the held-out responses, by a model loaded from its folder."""
+    chosen = settings("dpo", tiny, Path("unused"))
+    rows = load_splits(chosen, load_template(chosen), need="rankings", seed=0).held_out
+    assert rows is not None
+    module = ResponseLogps(load_model(str(model), "policy", dtype=torch.float32)).eval()
+    with torch.no_grad():
+        return module(prefix_batch(list(rows)))
+
+
+# ---- 1, 2: the reference -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["adapter", "merged_model"])
+@pytest.mark.parametrize("lora", [True, False], ids=["lora", "full"])
+def test_1_after_an_sft_adapter_the_reference_is_the_sft_policy(
+    start: str, lora: bool, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The adapter itself goes on, or a new one on the merged model, or all weights; DPO starts at ln 2 in each case."""
+    base, tuned = held_out_logps(root / "tiny", root / "tiny"), held_out_logps(root / "sft" / start, root / "tiny")
+    assert float((tuned - base).abs().min()) > 1, "the base model would be another reference"
+    found = []
+    original = dpo_recipe.reference_logps
+
+    def watched(*args: Any) -> Any:
+        found.append(original(*args))
+        return found[-1]
+
+    monkeypatch.setattr(dpo_recipe, "reference_logps", watched)
+    run("dpo", root / "sft" / start, tmp_path / "run", lora=lora, max_steps=3, bf16=False)
+    torch.testing.assert_close(torch.from_numpy(found[1]).float(), tuned, rtol=1e-4, atol=1e-3)
+    for name in ("loss", "eval_loss"):
+        assert history(tmp_path / "run", name)[0] == pytest.approx(LN_2, abs=1e-5)
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["training rows", "held-out rows"])
+def test_1_a_wrong_reference_stops_the_run(side: int, root: Path, tmp_path: Path, own_cache: Path) -> None:
+    """Planted in the cache, as a stale file would be."""
+    run("dpo", root / "tiny", tmp_path / "first", max_steps=1)
+    files = sorted((own_cache / "reference").glob("*.npy"), key=lambda path: -path.stat().st_size)
+    assert [len(np.load(path)) for path in files] == [40, 18]
+    np.save(files[side], np.load(files[side]) + 0.5)
+    with pytest.raises(
+        UserError, match=r"differ from the reference's by 0\.5 .*would not start at ln 2.*remove .*reference"
+    ):
+        run("dpo", root / "tiny", tmp_path / "second", max_steps=1)
+    assert history(tmp_path / "second", "loss") == []
+
+
+def test_1_a_damaged_cache_is_made_again(root: Path, tmp_path: Path, own_cache: Path) -> None:
+    run("dpo", root / "tiny", tmp_path / "first", max_steps=2)
+    for path in (own_cache / "reference").glob("*.npy"):
+        path.write_bytes(path.read_bytes()[:-9])
+    run("dpo", root / "tiny", tmp_path / "second", max_steps=2)
+    assert read_metrics(tmp_path / "first") == read_metrics(tmp_path / "second")
+
+
+def test_1_reference_log_probabilities_are_computed_once(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("dpo", root / "tiny", tmp_path / "first", max_steps=1)
+    assert "under the reference" in capsys.readouterr().err
+    run("dpo", root / "tiny", tmp_path / "second", max_steps=1, beta=0.4)
+    assert "under the reference" not in capsys.readouterr().err
+    run("dpo", root / "sft" / "merged_model", tmp_path / "third", max_steps=1)
+    assert "under the reference" in capsys.readouterr().err, "another model is another reference"
+
+
+def test_2_the_reference_of_evaluation_does_not_move(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    references, policies = [], []
+
+    def watched(pairs: PairLogps, **options: float) -> Loss:
+        if len(pairs.chosen) == 9:  # the held-out rows
+            references.append(torch.cat([pairs.reference_chosen, pairs.reference_rejected]))
+            policies.append(torch.cat([pairs.chosen, pairs.rejected]))
+        return dpo(pairs, **options)
+
+    monkeypatch.setattr(dpo_recipe, "dpo", watched)
+    run("dpo", root / "tiny", tmp_path / "run", **LORA, learning_rate=1e-2)
+    assert len(references) == 3
+    assert all(torch.equal(reference, references[0]) for reference in references)
+    torch.testing.assert_close(references[0], policies[0], rtol=1e-6, atol=1e-4)
+    assert float((policies[-1] - policies[0]).abs().max()) > 1, "the policy has moved"
+
+
+# ---- 8, 9, 16: reward models ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_9_the_reward_head_is_trained_and_saved(lora: bool, root: Path, tmp_path: Path) -> None:
+    result = run("reward", root / "tiny", tmp_path / "run", lora=lora, learning_rate=1e-2)
+    torch.manual_seed(0)
+    fresh = run("reward", root / "tiny", tmp_path / "untrained", lora=lora, learning_rate=1e-12, max_steps=1)
+    before, after = weights(fresh.model)["score.weight"], weights(result.model)["score.weight"]
+    assert float((after - before).abs().max()) > 1e-3, "the head was frozen"
+    if lora:
+        adapter = weights(tmp_path / "run" / "adapter")
+        (head,) = [tensor for name, tensor in adapter.items() if "score" in name]
+        torch.testing.assert_close(head, after)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_9_a_saved_reward_model_gives_the_scores_of_its_last_evaluation(lora: bool, root: Path, tmp_path: Path) -> None:
+    """By transformers alone, on whole sequences padded on either side: it pools the last token, as preflab does."""
+    result = run("reward", root / "tiny", tmp_path / "run", lora=lora, learning_rate=1e-2)
+    rows = json.loads((tmp_path / "run" / "reward_model_eval_results.json").read_text())
+    expected = torch.tensor([row[name] for row in rows for name in ("score_chosen", "score_rejected")])
+    assert float(expected.std()) > 1e-2
+    chosen = settings("reward", root / "tiny", tmp_path)
+    held_out = load_splits(chosen, load_template(chosen), need="rankings", seed=0).held_out
+    assert held_out is not None
+    whole = [list(row.prompt_ids + response) for row in held_out for response in row.response_ids]
+    model = AutoModelForSequenceClassification.from_pretrained(result.model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(result.model)
+    assert model.config.pad_token_id == tokenizer.pad_token_id != tokenizer.eos_token_id
+    for side in ("right", "left"):
+        padded = tokenizer.pad({"input_ids": whole}, padding_side=side, return_tensors="pt")
+        with torch.no_grad():
+            found = model(**padded).logits[:, 0]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    again = ResponseRewards(load_model(str(result.model), "reward", dtype=torch.float32)).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(again(prefix_batch(list(held_out))), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward", "dpo"])
+def test_16_float16_is_refused(kind: str, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"float16 overflows.*bfloat16 or float32"):
+        run(kind, root / "tiny", tmp_path / "run", dtype="float16")
+
+
+# ---- 15, 17: runs that cannot go on --------------------------------------------------------------------------------
+
+
+def test_15_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoint(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def poisoned(pairs: PairLogps, **options: float) -> Loss:
+        loss = dpo(pairs, **options)
+        calls.append(1)
+        return Loss(loss.per_example * float("nan"), loss.values) if len(calls) == 4 else loss
+
+    monkeypatch.setattr(dpo_recipe, "dpo", poisoned)
+    good = tmp_path / "run" / "checkpoints" / "step-00000002"
+    with pytest.raises(UserError, match=rf"step 4: the loss is nan.*The last good checkpoint is {good}"):
+        run("dpo", root / "tiny", tmp_path / "run", eval_data=())
+    assert history(tmp_path / "run", "loss")[-1] > 0, "no line claims that the loss was 0"
+    assert len(history(tmp_path / "run", "loss")) == 3
+    monkeypatch.setattr(dpo_recipe, "dpo", dpo)
+    run("dpo", root / "tiny", tmp_path / "run", eval_data=())
+    run("dpo", root / "tiny", tmp_path / "unharmed", eval_data=())
+    assert read_metrics(tmp_path / "run") == read_metrics(tmp_path / "unharmed"), "the checkpoint was good"
+
+
+def test_15_before_the_first_checkpoint_it_says_that_there_is_none(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dpo_recipe, "dpo", lambda p, **_: Loss(p.chosen * float("inf"), {}))
+    with pytest.raises(UserError, match=r"step 1: the loss is -?inf.*There is no checkpoint yet"):
+        run("dpo", root / "tiny", tmp_path / "run", eval_data=())
+
+
+@pytest.mark.parametrize("kind", ["reward", "dpo"])
+def test_17_out_of_memory_says_what_to_change(
+    kind: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = ResponseRewards if kind == "reward" else ResponseLogps
+
+    def full(_self: object, _batch: PrefixBatch) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nAnd much more")
+
+    monkeypatch.setattr(module, "forward", full)
+    with pytest.raises(UserError) as caught:
+        run(kind, root / "tiny", tmp_path / "run")
+    message = str(caught.value)
+    assert "Tried to allocate 2.00 GiB" in message
+    assert "per_device_train_batch_size (now 4)" in message
+    assert all(
+        name in message for name in ("gradient_accumulation_steps", "max_length", "gradient_checkpointing", "lora")
+    )
+
+
+def test_17_the_longest_rows_are_tried_first(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    original = ResponseRewards.forward
+
+    def watched(self: ResponseRewards, batch: PrefixBatch) -> Tensor:
+        if torch.is_grad_enabled():
+            sizes.append(len(batch.input_ids))
+        return original(self, batch)
+
+    monkeypatch.setattr(ResponseRewards, "forward", watched)
+    run("reward", root / "tiny", tmp_path / "run", max_steps=-1, eval_data=())
+    assert len(sizes) == 5
+    assert sizes[0] == max(sizes) > min(sizes)
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, calls = Accelerator.save_state, []
+
+    def full(self: Accelerator, folder: str, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            (Path(folder) / "model.safetensors").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(self, folder, **options)
+
+    words = arguments("dpo", root / "tiny", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Accelerator, "save_state", full)
+        with pytest.raises(SystemExit) as end:
+            main(words)
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert "is the disk full?" in said
+    assert f"The last good checkpoint is {tmp_path / 'run' / 'checkpoints' / 'step-00000002'}" in said.replace(
+        "\n", " "
+    )
+    assert "Traceback" not in said
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002"]
+    run("dpo", root / "tiny", tmp_path / "run")
+    run("dpo", root / "tiny", tmp_path / "roomy")
+    first, second = (tmp_path / name / "model" / "model.safetensors" for name in ("run", "roomy"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_full_disk_at_the_end_keeps_all_checkpoints(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("preflab.recipes.model.save_model", full)
+        with pytest.raises(SystemExit) as end:
+            main(arguments("sft", root / "tiny", tmp_path / "run"))
+    assert end.value.code == 2
+    assert "the disk seems full" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "model").exists()
+    assert run("sft", root / "tiny", tmp_path / "run").model.exists()
+
+
+# ---- 18: chosen responses grow unlikely ----------------------------------------------------------------------------
+
+
+def lines(side: str, *chosen_rewards: float) -> list[dict[str, float]]:
+    """Metrics of a run with β 0.1, whose chosen responses had −100 under the reference."""
+    return [
+        {"step": i, f"{side}rewards/chosen": reward, f"{side}logps/chosen": -100 + reward / 0.1, f"{side}loss": 0.5}
+        for i, reward in enumerate(chosen_rewards)
+    ]
+
+
+@pytest.mark.parametrize("side", ["", "eval_"])
+def test_18_falling_chosen_log_probabilities_are_noticed(side: str) -> None:
+    warning = falling_chosen(lines(side, 0.0, -0.4, -1.5), 0.1)
+    assert warning is not None
+    assert f"{side}logps/chosen fell from -100.0 to -115.0" in warning
+    assert "sft_weight" in warning
+
+
+@pytest.mark.parametrize("side", ["", "eval_"])
+@pytest.mark.parametrize("rewards", [(0.0, 0.0, 0.0), (0.0, 0.5, 1.5), (0.0, -0.05, -0.15), (0.0, -2.0, 0.1)])
+def test_18_no_warning_where_they_do_not_fall(side: str, rewards: tuple[float, ...]) -> None:
+    assert falling_chosen(lines(side, *rewards), 0.1) is None
+    assert falling_chosen([], 0.1) is None
+
+
+def test_18_rows_that_are_less_likely_in_themselves_are_no_fall() -> None:
+    """Each step has other rows: only the distance to the reference on the same rows tells."""
+    rows = [{"step": 1, "rewards/chosen": 0.0, "logps/chosen": -20.0}]
+    assert falling_chosen([*rows, {"step": 2, "rewards/chosen": 0.1, "logps/chosen": -200.0}], 0.1) is None
+
+
+def test_18_a_run_warns_and_an_sft_term_holds_against_it(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"learning_rate": 2e-2, "max_steps": 20, "beta": 0.05, "warmup_ratio": 0.0, "eval_steps": 50}
+    run("dpo", root / "sft" / "merged_model", tmp_path / "dpo", **changes)
+    fell = history(tmp_path / "dpo", "eval_logps/chosen")
+    assert ("warning: eval_logps/chosen fell" in capsys.readouterr().err) == (fell[0] - fell[-1] > 3)
+    run("dpo", root / "sft" / "merged_model", tmp_path / "with-sft", sft_weight=2.0, **changes)
+    held = history(tmp_path / "with-sft", "eval_logps/chosen")
+    assert held[-1] > fell[-1]
+
+
+# ---- 22: evaluation that would be ignored --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward", "dpo"])
+def test_22_an_unknown_metric_stops_the_run_before_it_trains(kind: str, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"metric_for_best_model: there is no 'eval_acuracy'.*eval_loss"):
+        run(kind, root / "tiny", tmp_path / "run", metric_for_best_model="eval_acuracy")
+    assert read_metrics(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("change", [{"load_best_model_at_end": True}, {"early_stopping_patience": 2}])
+def test_22_the_best_model_without_rows_to_tell_it_by_is_refused(
+    change: dict[str, Any], root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"need held-out rows: give eval_data or train_split_ratio"):
+        run("dpo", root / "tiny", tmp_path / "run", eval_data=(), **change)
+    with pytest.raises(ValueError, match=r"needs .*eval_strategy"):
+        settings("dpo", root / "tiny", tmp_path / "run", eval_strategy="no", **change)
+
+
+# ---- 30: any device ------------------------------------------------------------------------------------------------
+
+
+def test_30_the_cpu_trains_in_float32_unless_it_is_told_otherwise(root: Path, tmp_path: Path) -> None:
+    assert not has_bf16(torch.device("cpu"))
+    run("dpo", root / "tiny", tmp_path / "default", max_steps=3)
+    run("dpo", root / "tiny", tmp_path / "float32", max_steps=3, bf16=False)
+    run("dpo", root / "tiny", tmp_path / "bfloat16", max_steps=3, bf16=True)
+    exact = history(tmp_path / "float32", "eval_loss")
+    assert history(tmp_path / "default", "eval_loss") == exact
+    half = history(tmp_path / "bfloat16", "eval_loss")
+    assert half != exact
+    assert half == pytest.approx(exact, abs=0.05)
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "bfloat16" / "model").dtype == torch.float32
+
+
+def test_a_checkpoint_of_lora_holds_all_that_is_trained(root: Path, tmp_path: Path) -> None:
+    run("reward", root / "tiny", tmp_path / "run", **LORA)
+    saved = load_file(tmp_path / "run" / "checkpoints" / "step-00000004" / "model.safetensors")
+    assert any("score" in name for name in saved)
+    assert any("lora_B" in name for name in saved)
+
+
+def test_defaults_are_those_of_the_dpo_paper() -> None:
+    given = DPOSettings(model="m", train_data=("d",))
+    assert (given.beta, given.label_smoothing, given.sft_weight) == (0.1, 0.0, 0.0)
