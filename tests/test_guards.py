@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from memory_rows import random_rows
 from safetensors.torch import load_file
+from tiny_models import tiny_model
 from tiny_runs import arguments, history, run, settings, weights, write_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -101,14 +104,30 @@ def test_1_a_damaged_cache_is_made_again(root: Path, tmp_path: Path, own_cache: 
 
 
 def test_1_reference_log_probabilities_are_computed_once(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    computed = []
+    original = dpo_recipe.response_values
+
+    def watched(*given: Any, **options: Any) -> Any:
+        computed.append(1)
+        return original(*given, **options)
+
+    monkeypatch.setattr(dpo_recipe, "response_values", watched)
     run("dpo", root / "tiny", tmp_path / "first", max_steps=1)
-    assert "under the reference" in capsys.readouterr().err
+    assert len(computed) == 2, "of training rows and of held-out rows"
     run("dpo", root / "tiny", tmp_path / "second", max_steps=1, beta=0.4)
-    assert "under the reference" not in capsys.readouterr().err
+    assert len(computed) == 2
     run("dpo", root / "sft" / "merged_model", tmp_path / "third", max_steps=1)
-    assert "under the reference" in capsys.readouterr().err, "another model is another reference"
+    assert len(computed) == 4, "another model is another reference"
+
+
+def test_1_the_dropout_of_the_base_model_is_off(tmp_path: Path) -> None:
+    """Else two passes of the same weights would differ, and the loss would not start at ln 2."""
+    tiny_model("gpt2", attn_pdrop=0.3, resid_pdrop=0.3, embd_pdrop=0.3).save_pretrained(tmp_path)
+    module = ResponseLogps(load_model(str(tmp_path), "policy", dtype=torch.float32)).train()
+    batch = prefix_batch(list(random_rows(4)))
+    assert torch.equal(module(batch), module(batch))
 
 
 def test_2_the_reference_of_evaluation_does_not_move(
@@ -146,14 +165,23 @@ def test_9_the_reward_head_is_trained_and_saved(lora: bool, root: Path, tmp_path
         torch.testing.assert_close(head, after)
 
 
+@pytest.mark.parametrize("pad", ["own", "eos"])
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
-def test_9_a_saved_reward_model_gives_the_scores_of_its_last_evaluation(lora: bool, root: Path, tmp_path: Path) -> None:
-    """By transformers alone, on whole sequences padded on either side: it pools the last token, as preflab does."""
-    result = run("reward", root / "tiny", tmp_path / "run", lora=lora, learning_rate=1e-2)
+def test_8_9_a_saved_reward_model_gives_the_scores_of_its_last_evaluation(
+    lora: bool, pad: str, root: Path, tmp_path: Path
+) -> None:
+    """By transformers alone, padded on either side: it pools the last token, also where a tokenizer pads with EOS."""
+    start = root / "tiny"
+    if pad == "eos":
+        start = shutil.copytree(start, tmp_path / "tiny")
+        tokenizer = AutoTokenizer.from_pretrained(start)
+        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.save_pretrained(start)
+    result = run("reward", start, tmp_path / "run", lora=lora, learning_rate=1e-2)
     rows = json.loads((tmp_path / "run" / "reward_model_eval_results.json").read_text())
     expected = torch.tensor([row[name] for row in rows for name in ("score_chosen", "score_rejected")])
     assert float(expected.std()) > 1e-2
-    chosen = settings("reward", root / "tiny", tmp_path)
+    chosen = settings("reward", start, tmp_path)
     held_out = load_splits(chosen, load_template(chosen), need="rankings", seed=0).held_out
     assert held_out is not None
     whole = [list(row.prompt_ids + response) for row in held_out for response in row.response_ids]

@@ -62,8 +62,8 @@ def train_dpo(settings: DPOSettings) -> TrainResult:
     trained = fit(accelerator, module, training, held_out, step_fn, settings, name="DPO", on_start=on_start)
     if warning := falling_chosen(read_metrics(settings.output_dir), settings.beta):
         announce(accelerator, warning)
-    final = save_trained(accelerator, trained, template, settings.output_dir)
-    return finish_training(accelerator, settings, final)
+    final = save_trained(accelerator, trained.module, template, settings.output_dir)
+    return finish_training(accelerator, settings, final, step=trained.step)
 
 
 def reference_logps(

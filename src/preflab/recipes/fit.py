@@ -29,6 +29,14 @@ MORE_IS_BETTER = ("accuracy", "accuracies", "margin", "margins", "chosen")
 """Last words of the metrics of which more is better; of the others, less is."""
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A module as Accelerate prepared it, with the weights of optimizer step `step`."""
+
+    module: nn.Module
+    step: int
+
+
 def fit(
     accelerator: Accelerator,
     module: nn.Module,
@@ -40,12 +48,12 @@ def fit(
     name: str,
     on_start: Callable[[nn.Module], None] | None = None,
     on_evaluation: Callable[[int, NDArray[np.float64]], None] | None = None,
-) -> nn.Module:
+) -> Trained:
     """Train `module` in place; what happened lies in the output folder's metrics.
 
     `on_start` is given the module as prepared for its devices, with the weights that the run started from (also where
     it will go on from a checkpoint). `on_evaluation` is given the step and what the module said of every held-out
-    response ([R]); its last call is with the final weights. Returns the prepared module.
+    response ([R]); its last call is with the final weights.
     """
     _need_held_out_rows(settings, held_out)
     plan = _plan(training, settings, accelerator.num_processes)
@@ -83,8 +91,7 @@ def fit(
             course.end()
     for tracker in accelerator.trackers:  # not `end_training`, after which processes could not wait for one another
         tracker.finish()
-    trained: nn.Module = prepared
-    return trained
+    return Trained(prepared, course.progress.step)
 
 
 def evaluation_plan(rows: RankedRows, settings: TrainSettings) -> list[Indices]:

@@ -23,6 +23,7 @@ from preflab.model.load import (
 )
 from preflab.model.responses import PROBE, Model, transformers_model
 from preflab.recipes.settings import DPOSettings, RewardSettings, SFTSettings
+from preflab.records import UserError
 
 TrainingSettings = SFTSettings | RewardSettings | DPOSettings
 
@@ -40,6 +41,8 @@ def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplat
         # Training all weights starts from what base and adapter are together.
         model = merge_adapter(model, example_ids(), tolerance=merge_tolerance(model.dtype))[0]
         model.requires_grad_(True)
+    if isinstance(model, PeftModel):
+        _refuse_another_shape(settings)
     inner = transformers_model(model)
     if task == "reward":
         # What other tools need to pool the token that is trained here.
@@ -57,6 +60,16 @@ def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplat
     if settings.gradient_checkpointing:
         inner.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
     return model
+
+
+def _refuse_another_shape(settings: TrainingSettings) -> None:
+    """An adapter that is trained on keeps its shape; what was asked for explicitly is not ignored."""
+    shape = {"lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"}
+    if asked := sorted(shape & settings.model_fields_set):
+        raise UserError(
+            f"{', '.join(asked)}: {settings.model} is an adapter, which is trained on with the shape that it has. Leave "
+            "these settings out, or merge it first (preflab merge) to put a new adapter on top"
+        )
 
 
 def save_trained(accelerator: Accelerator, prepared: nn.Module, template: ChatTemplate, folder: Path) -> Path:

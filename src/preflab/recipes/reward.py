@@ -56,8 +56,8 @@ def train_reward(settings: RewardSettings) -> TrainResult:
     trained = fit(
         accelerator, module, training, held_out, step_fn, settings, name="reward model", on_evaluation=on_evaluation
     )
-    final = save_trained(accelerator, trained, template, settings.output_dir)
-    return finish_training(accelerator, settings, final)
+    final = save_trained(accelerator, trained.module, template, settings.output_dir)
+    return finish_training(accelerator, settings, final, step=trained.step)
 
 
 def _write_results(

@@ -37,5 +37,5 @@ def train_sft(settings: SFTSettings) -> TrainResult:
     training = BestRows(splits.training, collate)
     held_out = BestRows(splits.held_out, collate) if splits.held_out else None
     trained = fit(accelerator, module, training, held_out, sft_step, settings, name="SFT")
-    final = save_trained(accelerator, trained, template, settings.output_dir)
-    return finish_training(accelerator, settings, final)
+    final = save_trained(accelerator, trained.module, template, settings.output_dir)
+    return finish_training(accelerator, settings, final, step=trained.step)

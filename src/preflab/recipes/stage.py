@@ -94,14 +94,17 @@ def start_stage(accelerator: Accelerator, settings: TrainSettings, command: str,
     return True
 
 
-def finish_training(accelerator: Accelerator, settings: TrainSettings, model: Path) -> TrainResult:
-    """Write history and curves, mark the stage as done, and push the model if that is wanted."""
+def finish_training(accelerator: Accelerator, settings: TrainSettings, model: Path, *, step: int) -> TrainResult:
+    """Write history and curves, mark the stage as done, and push the model if that is wanted.
+
+    The result's metrics are the last ones up to `step`, of which the model has the weights.
+    """
     folder = settings.output_dir
     if accelerator.is_main_process:
         rows = read_metrics(folder)
         write_json(folder / "training_history.json", rows)
         draw_curves(rows, folder / "training_curves.png")
-        last = {name: value for row in rows for name, value in row.items()}
+        last = {name: value for row in rows if row["step"] <= step for name, value in row.items()}
         write_json(folder / "result.json", {"model": str(model.relative_to(folder)), "metrics": last})
         finish_stage(folder)
     accelerator.wait_for_everyone()
