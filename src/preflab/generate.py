@@ -233,11 +233,12 @@ def _random_numbers(sampling: Sampling, row: int, sample: int) -> np.ndarray[Any
 
 
 def _check_positions(model: Model, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
-    limit = getattr(usual_attention(model).config.get_text_config(), "max_position_embeddings", None)
     longest = max((len(prompt.ids) for prompt in prompts), default=0)
-    if limit is not None and longest + max_new_tokens > limit:
-        advice = f"set max_new_tokens to {limit - longest} or less, or " if limit > longest else ""
-        raise UserError(
-            f"the longest prompt has {longest} tokens and max_new_tokens is {max_new_tokens}, but the model was made "
-            f"for {limit} tokens in all: {advice}lower max_prompt_length"
-        )
+    room = (position_limit(model) or 0) - longest
+    advice = f"set max_new_tokens to {room} or less, or " if room > 0 else ""
+    check_positions(
+        model,
+        longest + max_new_tokens,
+        f"{advice}lower max_prompt_length (the longest prompt has {longest} tokens, max_new_tokens is "
+        f"{max_new_tokens})",
+    )

@@ -62,7 +62,8 @@ def load_model(
             own_head = task == "reward" and _brings_head(name)
             inner = load_model(base, task, dtype=dtype, fresh_head=own_head, trust_remote_code=trust_remote_code)
             with _loading(name, "adapter"):
-                return PeftModel.from_pretrained(inner, name, is_trainable=True)
+                adapted = PeftModel.from_pretrained(inner, name, is_trainable=True)
+            return _trained_in_float32(adapted) if task == "reward" else adapted
         if not fresh_head:
             raise UserError(f"{name} is an adapter for {adapted_task}, not a {task} model")
         raise UserError(
@@ -84,6 +85,8 @@ def load_model(
         # The weights are dequantised by now, but transformers still marks the model as quantised and would not save it.
         del model.config.quantization_config
         model.hf_quantizer, model.is_quantized = None, False
+        # Else an adapter would name the file's folder as its base model.
+        model.name_or_path = name
     return _without_dropout(model)
 
 
@@ -91,8 +94,6 @@ def pick_dtype(setting: str, device: torch.device, *, frozen: bool) -> torch.dty
     """The dtype of the weights. `frozen` weights (scoring, generation, LoRA's base) may be bfloat16 where the device is
     good at it; trained ones stay float32 under "auto", because a small learning rate vanishes in bfloat16's rounding.
     """
-    if setting == "float16" and not frozen:
-        raise UserError("dtype float16 overflows in training (rewards become NaN): choose bfloat16 or float32")
     if setting != "auto":
         return getattr(torch, setting)  # type: ignore[no-any-return]
     return torch.bfloat16 if frozen and has_bf16(device) else torch.float32
@@ -116,11 +117,21 @@ def add_lora(
         modules_to_save=["score"] if task == "reward" else None,
     )
     try:
-        return get_peft_model(model, config)
+        return _trained_in_float32(get_peft_model(model, config))
     except ValueError as error:
         if not targets:
             raise
         raise UserError(f"lora_target_modules: {error} It has {', '.join(_linear_layers(model))}") from None
+
+
+def _trained_in_float32(adapted: PeftModel) -> PeftModel:
+    """PEFT makes an adapter's matrices float32, but leaves the reward head beside them in the base model's precision,
+    where a small learning rate vanishes in rounding.
+    """
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return adapted
 
 
 def save_model(
@@ -155,12 +166,14 @@ def save_model(
     return folder
 
 
-def merge_adapter(adapted: PeftModel, example_ids: torch.Tensor, *, tolerance: float) -> tuple[PreTrainedModel, float]:
+def merge_adapter(
+    adapted: PeftModel, example_ids: torch.Tensor, *, tolerance: float = 1e-3
+) -> tuple[PreTrainedModel, float]:
     """The base model with the adapter in its weights, and the largest difference of outputs relative to the largest
     output.
 
-    example_ids: [1, T]. The model is merged in place. A difference above `tolerance` is a UserError: the merged model
-    is another one.
+    example_ids: [1, T]. The model is merged in place; it should be float32, because half precision would round the
+    adapter's small changes away. A difference above `tolerance` is a UserError: the merged model is another one.
     """
     usual_attention(adapted)
     adapted.eval()
@@ -175,11 +188,6 @@ def merge_adapter(adapted: PeftModel, example_ids: torch.Tensor, *, tolerance: f
             f"merging changed the outputs by {difference:.2g} of the largest one, more than the tolerance {tolerance:g}"
         )
     return merged, difference
-
-
-def merge_tolerance(dtype: torch.dtype) -> float:
-    """What rounding to a precision can explain of `merge_adapter`'s difference."""
-    return {torch.bfloat16: 5e-2, torch.float16: 1e-2}.get(dtype, 1e-3)
 
 
 def pad_apart_from(terminators: Sequence[int], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from preflab.model.prefix import PrefixBatch
 
@@ -69,7 +70,8 @@ class _TokenLogps(torch.autograd.Function):
         scale: float,
         softcap: float | None,
     ) -> Tensor:
-        head = Head(weight, bias, scale, softcap)
+        # In the products' precision once, not for every chunk again.
+        head = Head(weight.to(hidden.dtype), bias, scale, softcap)
         chosen, norm = [], []
         for rows in _chunks(len(hidden), len(weight)):
             logits = head.logits(hidden[rows])
@@ -81,9 +83,10 @@ class _TokenLogps(torch.autograd.Function):
         return torch.cat(chosen) - log_norm
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, log_norm = ctx.saved_tensors
-        head = Head(weight, bias, ctx.scale, ctx.softcap)
+        head = Head(weight.to(hidden.dtype), bias, ctx.scale, ctx.softcap)
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         # Summed over chunks in the weight's own precision, also where the products run in a lower one.
@@ -95,7 +98,7 @@ class _TokenLogps(torch.autograd.Function):
                 grad_bias += grad.sum(dim=0).to(grad_bias.dtype)
             grad = grad.to(hidden.dtype)
             if grad_hidden is not None:
-                torch.mm(grad, weight.to(grad.dtype), out=grad_hidden[rows])
+                torch.mm(grad, head.weight, out=grad_hidden[rows])
             if grad_weight is not None and grad_weight.dtype == grad.dtype:
                 grad_weight.addmm_(grad.T, hidden[rows])
             elif grad_weight is not None:

@@ -61,8 +61,9 @@ class ResponseRewards(nn.Module):
 
     def _score(self, ends: Tensor) -> Tensor:
         # Called as a module, so that PEFT's trainable copy of the head is the one that runs.
+        # Its weight is that copy's too; its first parameter would be the frozen original's.
         head = transformers_model(self.model).get_submodule("score")
-        scores: Tensor = head(ends.to(next(head.parameters()).dtype))
+        scores: Tensor = head(ends.to(head.weight.dtype))
         return scores[:, 0].float()
 
 
@@ -99,25 +100,27 @@ def shares_prefix(model: nn.Module) -> bool:
     be shared.
 
     False for recurrent and hybrid layers, attention that does not go through transformers' interface, and sliding
-    windows that it does not hear of. Leaves the model's attention set to the implementation that fits the answer.
+    windows that it does not hear of; a warning says so. Leaves the model's attention set to the implementation that
+    fits the answer. What is true on one device and in one precision need not be so in another: try out what will run.
     """
     inner = usual_attention(model)
     with torch.no_grad(), _Evaluating(model):
         device = next(model.parameters()).device
         expected = _hidden_states(model, apart := separate_batch([PROBE]).to(device), False)[apart.predictors]
-        inner.set_attn_implementation(ATTENTION)
         try:
+            inner.set_attn_implementation(ATTENTION)
             found = _hidden_states(model, shared := prefix_batch([PROBE]).to(device), True)[shared.predictors]
-        except (NotImplementedError, TypeError, AssertionError, KeyError) as error:
-            log.info("no shared prompts: %s", error)
-            agrees = False
+        except (RuntimeError, TypeError, ValueError, AssertionError, LookupError, AttributeError) as error:
+            agrees, reason = False, f"{type(error).__name__}: {error}"
         else:
             # Half precision rounds differently in the two layouts; a token that sees what it should not is off by far
             # more.
             tolerance = 1e-3 if expected.dtype.itemsize >= 4 else 5e-2
             agrees = bool((found - expected).abs().max() <= tolerance * expected.abs().max())
             agrees = agrees and _knows_windows(inner.config.get_text_config(), shared.tree)
+            reason = "its layers see more of a sequence than they should, or less"
     if not agrees:
+        log.warning("%s computes each response apart, about half as fast (%s)", type(inner).__name__, reason)
         usual_attention(model)
     return agrees
 
@@ -137,6 +140,23 @@ def usual_attention(model: nn.Module) -> PreTrainedModel:
     if inner.config._attn_implementation == ATTENTION:
         inner.set_attn_implementation("sdpa" if inner._supports_sdpa else "eager")
     return inner
+
+
+def position_limit(model: nn.Module) -> int | None:
+    """Tokens in the longest sequence that the model was made for, if its configuration says so."""
+    limit: int | None = getattr(transformers_model(model).config.get_text_config(), "max_position_embeddings", None)
+    return limit
+
+
+def check_positions(model: nn.Module, longest: int, what_to_set: str) -> None:
+    """Refuse sequences of up to `longest` tokens where that is beyond the model's positions: learned ones crash there,
+    the others go on without a word to where the model was never trained.
+
+    `what_to_set` ends the message of the UserError: "lower max_length to 1024", say.
+    """
+    limit = position_limit(model)
+    if limit is not None and longest > limit:
+        raise UserError(f"{longest} tokens is the most, but the model was made for {limit} tokens in all: {what_to_set}")
 
 
 def check_head(model: nn.Module) -> None:

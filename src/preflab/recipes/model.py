@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedType
+from accelerate.utils import parse_flag_from_env
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
@@ -13,10 +14,10 @@ from transformers import PreTrainedModel
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.load import (
     Task,
+    adapter_base,
     add_lora,
     load_model,
     merge_adapter,
-    merge_tolerance,
     pad_apart_from,
     pick_dtype,
     save_model,
@@ -29,17 +30,25 @@ TrainingSettings = SFTSettings | RewardSettings | DPOSettings
 
 
 def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplate, device: torch.device) -> Model:
-    """The model with what is to be trained of it: all weights, a fresh adapter, or the adapter that it came with."""
+    """The model with what is to be trained of it: all weights, a fresh adapter, or the adapter that it came with.
+
+    It comes on `device`, so that what is tried out of it is what runs; one that FSDP or DeepSpeed will shard stays on
+    the CPU, because a device need not have room for all of it.
+    """
+    if settings.dtype == "float16":
+        raise UserError("dtype float16 overflows in training (rewards become NaN): choose bfloat16 or float32")
+    dtype = pick_dtype(settings.dtype, device, frozen=settings.lora)
+    merging = adapter_base(settings.model) is not None and not settings.lora
     model = load_model(
         settings.model,
         task,
-        dtype=pick_dtype(settings.dtype, device, frozen=settings.lora),
+        dtype=torch.float32 if merging else dtype,
         fresh_head=task == "reward",
         trust_remote_code=settings.trust_remote_code,
     )
-    if isinstance(model, PeftModel) and not settings.lora:
+    if isinstance(model, PeftModel) and merging:
         # Training all weights starts from what base and adapter are together.
-        model = merge_adapter(model, example_ids(), tolerance=merge_tolerance(model.dtype))[0]
+        model = merge_adapter(model, example_ids())[0].to(dtype)
         model.requires_grad_(True)
     if isinstance(model, PeftModel):
         _refuse_another_shape(settings)
@@ -59,7 +68,8 @@ def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplat
         )
     if settings.gradient_checkpointing:
         inner.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
-    return model
+    sharded = parse_flag_from_env("ACCELERATE_USE_FSDP") or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
+    return model if sharded else model.to(device)
 
 
 def _refuse_another_shape(settings: TrainingSettings) -> None:
@@ -75,7 +85,8 @@ def _refuse_another_shape(settings: TrainingSettings) -> None:
 def save_trained(accelerator: Accelerator, prepared: nn.Module, template: ChatTemplate, folder: Path) -> Path:
     """Write `model/`; or, of an adapter, `adapter/` and the whole model with it merged in, `merged_model/`.
 
-    `prepared` is a ResponseLogps or ResponseRewards as Accelerate wrapped it.
+    Merging is done in float32, on the adapter as it was saved: a base model in bfloat16 would round the adapter's small
+    changes away, and a sharded one cannot be merged. `prepared` is a ResponseLogps or ResponseRewards as Accelerate wrapped it.
     """
     accelerator.wait_for_everyone()
     model = accelerator.unwrap_model(prepared).model
@@ -88,9 +99,12 @@ def save_trained(accelerator: Accelerator, prepared: nn.Module, template: ChatTe
         own = folder / "adapter" if adapted else final
         save_model(model, template.tokenizer, own, stop_ids=template.stop_ids, weights=weights)
         if isinstance(model, PeftModel):
-            whole = load_model(str(own), _task(model), dtype=model.dtype) if sharded else model
-            assert isinstance(whole, PeftModel)
-            merged, _ = merge_adapter(whole, example_ids(), tolerance=merge_tolerance(model.dtype))
+            task = _task(model)
+            saved = load_model(str(own), task, dtype=torch.float32, trust_remote_code=_of_remote_code(model))
+            assert isinstance(saved, PeftModel)
+            merged, _ = merge_adapter(saved, example_ids())
+            if task == "reward":
+                pad_apart_from(template.stop_ids, template.tokenizer, merged)
             save_model(merged, template.tokenizer, final, stop_ids=template.stop_ids)
     accelerator.wait_for_everyone()
     return final
@@ -103,6 +117,11 @@ def example_ids() -> torch.Tensor:
 
 def _without_prefix(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+
+
+def _of_remote_code(model: PeftModel) -> bool:
+    """Whether the model's class came with its files, which the user allowed when it was loaded."""
+    return type(transformers_model(model)).__module__.startswith("transformers_modules.")
 
 
 def _task(model: PeftModel) -> Task:

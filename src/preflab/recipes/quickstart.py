@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,8 +41,11 @@ from preflab.train.journal import read_metrics
 from preflab.train.loop import response_values
 from preflab.train.rows import BestRows
 
-EVAL_ROWS = 1000
-PROMPTS = 300
+DEMONSTRATIONS = 10_000
+PREFERENCES = 4000
+"""Rows that the base model learns its language from, and rows of preferences for each of the other three."""
+EVAL_ROWS = 2000
+PROMPTS = 400
 """Held-out comparisons that measure the reward model, and held-out prompts that measure the policies."""
 
 
@@ -67,7 +71,7 @@ class QuickstartResult:
             f"{self.summary['seconds']:.0f} seconds; all of it lies in {self.output_dir}/:",
             "  summary.json                      these figures",
             "  sft/model reward/model dpo/model  the models, in Hugging Face's format",
-            "  responses/*.jsonl                 what base, SFT and DPO answer to held-out prompts, with gold rewards",
+            "  responses/*.jsonl  gold/*.json    what base, SFT and DPO answer to held-out prompts; gold rewards of it",
             "  */training_curves.png             the course of each training",
         ]
         return "\n".join(lines)
@@ -85,7 +89,7 @@ def run_quickstart(settings: QuickstartSettings) -> QuickstartResult:
         "seed": seed,
         "reward_model": _reward_figures(trained["reward"], world),
         "gold_reward": gold,
-        "dpo": _dpo_figures(trained["dpo"]) | {"kl": _kl(folder / "responses" / "dpo.jsonl", models)},
+        "dpo": _dpo_figures(trained["dpo"]) | _kl(folder / "responses" / "dpo.jsonl", models),
         "seconds": time.monotonic() - started,
     }
     write_json(folder / "summary.json", summary)
@@ -94,9 +98,7 @@ def run_quickstart(settings: QuickstartSettings) -> QuickstartResult:
 
 def _train(folder: Path, seed: int, *, overwrite: bool) -> dict[str, TrainResult]:
     """The four models. Each stage is skipped where it is finished, and gone on with where it is not."""
-    untrained = folder / "untrained"
-    if not (untrained / "model.safetensors").exists():
-        build_tiny_model(untrained, seed=seed)
+    untrained = _untrained(folder / f"untrained-{seed}", seed)
     common: dict[str, Any] = {
         "seed": seed,
         "overwrite": overwrite,
@@ -107,13 +109,13 @@ def _train(folder: Path, seed: int, *, overwrite: bool) -> dict[str, TrainResult
         "report_to": ("none",),
         "dtype": "float32",
     }
-    preferences = f"sandbox:preferences?rows=4000&seed={seed}"
+    preferences = f"sandbox:preferences?rows={PREFERENCES}&seed={seed}"
     base = train_sft(
         SFTSettings(
             model=str(untrained),
             output_dir=folder / "base",
-            train_data=(f"sandbox:demonstrations?rows=8000&seed={seed}",),
-            learning_rate=2e-3,
+            train_data=(f"sandbox:demonstrations?rows={DEMONSTRATIONS}&seed={seed}",),
+            learning_rate=3e-3,
             per_device_train_batch_size=8,
             **common | {"eval_data": (), "eval_strategy": "no"},
         )
@@ -132,8 +134,8 @@ def _train(folder: Path, seed: int, *, overwrite: bool) -> dict[str, TrainResult
         RewardSettings(
             model=str(sft.model),
             output_dir=folder / "reward",
-            train_data=(f"sandbox:preferences?rows=4000&seed={seed}&style=RANKED&responses=4",),
-            learning_rate=1e-3,
+            train_data=(f"{preferences}&style=RANKED&responses=4",),
+            learning_rate=1.5e-3,
             per_device_train_batch_size=16,
             **common,
         )
@@ -143,13 +145,22 @@ def _train(folder: Path, seed: int, *, overwrite: bool) -> dict[str, TrainResult
             model=str(sft.model),
             output_dir=folder / "dpo",
             train_data=(preferences,),
-            learning_rate=3e-4,
-            beta=0.3,
+            learning_rate=1e-4,
             per_device_train_batch_size=32,
             **common,
         )
     )
     return {"base": base, "sft": sft, "reward": reward, "dpo": dpo}
+
+
+def _untrained(folder: Path, seed: int) -> Path:
+    """The tiny model before any training; it appears whole or not at all."""
+    if not folder.exists():
+        unfinished = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        build_tiny_model(unfinished, seed=seed)
+        unfinished.rename(folder)
+    return folder
 
 
 def _gold(folder: Path, name: str, model: Path, seed: int, *, overwrite: bool) -> dict[str, Any]:
@@ -204,11 +215,14 @@ def _dpo_figures(trained: TrainResult) -> dict[str, float]:
     }
 
 
-def _kl(responses: Path, models: Mapping[str, Path]) -> float:
-    """KL(DPO ‖ SFT) per response in nats: the mean of log π_DPO − log π_SFT over responses that DPO's model sampled."""
+def _kl(responses: Path, models: Mapping[str, Path]) -> dict[str, float]:
+    """KL(DPO ‖ SFT) per response in nats: the mean of log π_DPO − log π_SFT over responses that DPO's model sampled.
+
+    Over the responses that the model ended itself: of one that was cut off, the end was not sampled.
+    """
     accelerator = Accelerator()
     template = load_template(ModelSettings(model=str(models["sft"])))
-    rows = list(read_jsonl(responses))
+    rows = [row for row in read_jsonl(responses) if row["finish"] == "eos"]
     comparisons = (
         Comparison(tuple(Message(m["role"], m["content"]) for m in row["prompt"]), (row["response"],), row["row"])
         for row in rows
@@ -222,4 +236,4 @@ def _kl(responses: Path, models: Mapping[str, Path]) -> float:
         kept = BestRows(dataset, collator(module.share_prefix))
         plan = plan_evaluation(kept.lengths, batch_size=64, max_tokens=None)
         logps[name] = response_values(accelerator, module, kept, plan)
-    return float((logps["dpo"] - logps["sft"]).mean())
+    return {"kl": float((logps["dpo"] - logps["sft"]).mean()), "kl_n": len(dataset)}
