@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -26,18 +28,31 @@ BUDGETS = [None, 150, 400, 5000]
 @pytest.mark.parametrize("passes", [1, 3, 8])
 def test_every_row_comes_once_an_epoch(max_tokens: int | None, passes: int) -> None:
     plan = planned(epochs=3.0, max_tokens=max_tokens, passes=passes)
-    for epoch in range(3):
-        steps = plan.steps[epoch * plan.epoch_steps : (epoch + 1) * plan.epoch_steps] if not max_tokens else None
-        if steps is not None:
-            assert sorted(np.concatenate([step.rows for step in steps])) == list(range(103))
-    assert np.bincount(np.concatenate(batches(plan))).tolist() == [3] * 103
+    assert plan.epoch_ends[-1] == len(plan.steps)
+    for start, end in pairwise((0, *plan.epoch_ends)):
+        assert sorted(np.concatenate([step.rows for step in plan.steps[start:end]])) == list(range(103))
+
+
+def test_epochs_end_where_they_do_though_they_differ_in_length() -> None:
+    plan = planned(np.tile(LENGTHS, 20), epochs=5.0, max_tokens=400)
+    assert len({end - start for start, end in pairwise((0, *plan.epoch_ends))}) > 1
+    assert [plan.epoch(end) for end in plan.epoch_ends] == [1, 2, 3, 4, 5]
+    found = [plan.epoch(step) for step in range(len(plan.steps) + 1)]
+    assert found[0] == 0
+    assert (np.diff(found) > 0).all()
+
+
+@pytest.mark.parametrize(("changes", "epochs"), [({"epochs": 1.5}, 1 + 6 / 13), ({"max_steps": 5}, 5 / 13)])
+def test_an_epoch_that_is_cut_off_does_not_count_as_whole(changes: dict[str, float], epochs: float) -> None:
+    plan = planned(**changes)
+    assert plan.epoch(len(plan.steps)) == pytest.approx(epochs)
 
 
 def test_a_fixed_number_of_rows() -> None:
     plan = planned(passes=4)
     assert [len(batch) for batch in batches(plan)].count(8) == 103 // 8
     assert sorted(len(batch) for batch in batches(plan))[0] == 103 % 8
-    assert len(plan.steps) == plan.epoch_steps == 4  # 13 batches, four a step
+    assert len(plan.steps) == plan.epoch_ends[0] == 4  # 13 batches, four a step
     assert [len(step.micro_batches) for step in plan.steps] == [4, 4, 4, 1]
 
 
@@ -115,7 +130,7 @@ def test_uneven_ends() -> None:
 def test_how_long_a_run_is(epochs: float, max_steps: int, steps: int) -> None:
     plan = planned(epochs=epochs, max_steps=max_steps)
     assert len(plan.steps) == steps
-    assert plan.epoch_steps == 13
+    assert plan.epoch_ends[0] == 13
 
 
 def test_a_part_of_an_epoch_is_at_least_a_batch() -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from preflab.recipes.dpo import falling_chosen
 from preflab.recipes.settings import DPOSettings
 from preflab.records import UserError
 from preflab.train.journal import read_metrics
+from preflab.train.rows import RankedRows
 
 LN_2 = math.log(2)
 # Without dropout, by which a policy differs from itself.
@@ -89,10 +91,51 @@ def test_1_a_wrong_reference_stops_the_run(side: int, root: Path, tmp_path: Path
     assert [len(np.load(path)) for path in files] == [40, 18]
     np.save(files[side], np.load(files[side]) + 0.5)
     with pytest.raises(
-        UserError, match=r"differ from the reference's by 0\.5 .*would not start at ln 2.*remove .*reference"
+        UserError, match=r"differs from the reference's by 0\.5 .*would not start at ln 2.*remove .*reference"
     ):
         run("dpo", root / "tiny", tmp_path / "second", max_steps=1)
     assert history(tmp_path / "second", "loss") == []
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["longest", "shortest"])
+def test_1_a_reference_that_is_wrong_for_one_response_stops_the_run(
+    kind: str, bf16: bool, root: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    """By that response's own measure: what is nothing for the longest is a lot for the shortest."""
+    run("dpo", root / "tiny", tmp_path / "first", max_steps=1, eval_data=(), bf16=bf16)
+    (file,) = (own_cache / "reference").glob("*.npy")
+    chosen = settings("dpo", root / "tiny", tmp_path, eval_data=())
+    rows = RankedRows(load_splits(chosen, load_template(chosen), need="rankings", seed=0).training, prefix_batch)
+    values, index = np.load(file), rows.lengths.argmin() if kind == "shortest" else rows.lengths.argmax()
+    values[rows.offsets[index]] *= 1.04
+    np.save(file, values)
+    with pytest.raises(UserError, match=r"differs from the reference's by"):
+        run("dpo", root / "tiny", tmp_path / "second", max_steps=1, eval_data=(), bf16=bf16)
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["the other process has none", "both have it"])
+def test_1_processes_decide_together_whether_there_is_a_cached_reference(
+    others: int, root: Path, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that went its own way would wait for ever in the collectives of the forward passes."""
+    run("dpo", root / "tiny", tmp_path / "first", max_steps=1, eval_data=())
+    (file,) = (own_cache / "reference").glob("*.npy")
+    monkeypatch.setattr(dpo_recipe, "_read_cache", lambda *_: np.load(file))
+    computed = []
+    monkeypatch.setattr(dpo_recipe, "response_values", lambda *_, **__: computed.append(1))
+    one_of_two: Any = SimpleNamespace(
+        num_processes=2,
+        is_main_process=False,
+        device=torch.device("cpu"),
+        mixed_precision="no",
+        reduce=lambda tensor, **_: tensor + others,
+        wait_for_everyone=lambda: None,
+    )
+    rows = RankedRows(random_rows(20), prefix_batch)
+    chosen = settings("dpo", root / "tiny", tmp_path)
+    dpo_recipe.reference_logps(one_of_two, torch.nn.Identity(), rows, chosen, "weights")
+    assert computed == [1] * (1 - others)
 
 
 def test_1_a_damaged_cache_is_made_again(root: Path, tmp_path: Path, own_cache: Path) -> None:
@@ -255,6 +298,7 @@ def test_17_out_of_memory_says_what_to_change(
     assert all(
         name in message for name in ("gradient_accumulation_steps", "max_length", "gradient_checkpointing", "lora")
     )
+    assert "per_device_eval_batch_size (now 5)" in message, "under which evaluation and reference run"
 
 
 def test_17_the_longest_rows_are_tried_first(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,3 +453,21 @@ def test_a_checkpoint_of_lora_holds_all_that_is_trained(root: Path, tmp_path: Pa
 def test_defaults_are_those_of_the_dpo_paper() -> None:
     given = DPOSettings(model="m", train_data=("d",))
     assert (given.beta, given.label_smoothing, given.sft_weight) == (0.1, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("asked", [{"lora_r": 4}, {"lora_alpha": 8, "lora_dropout": 0.5}])
+def test_an_adapter_that_is_trained_on_keeps_its_shape(asked: dict[str, Any], root: Path, tmp_path: Path) -> None:
+    """What was asked for is not ignored without a word, though it be the shape that it has."""
+    with pytest.raises(UserError, match=rf"{', '.join(sorted(asked))}: .*is an adapter.*Leave these settings out"):
+        run("dpo", root / "sft" / "adapter", tmp_path / "run", lora=True, **asked)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward", "dpo"])
+def test_rows_beyond_the_models_positions_are_refused(kind: str, root: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short"
+    shutil.copytree(root / "tiny", short)
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8}))
+    with pytest.raises(UserError, match=r"made for 8 tokens in all: lower max_length"):
+        run(kind, short, tmp_path / "run")

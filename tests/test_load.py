@@ -27,6 +27,8 @@ from preflab.model.load import (
     save_model,
 )
 from preflab.model.responses import ResponseLogps
+from preflab.recipes.data import load_template
+from preflab.recipes.model import load_trainable
 from preflab.records import UserError
 
 CPU = torch.device("cpu")
@@ -40,6 +42,11 @@ def logits(model: Any) -> torch.Tensor:
 
 def load(name: Path | str, task: Any = "policy", **options: Any) -> Any:
     return load_model(str(name), task, dtype=torch.float32, **options)
+
+
+def trainable(kind: str, start: Path, output: Path, *, device: torch.device = CPU, **changes: Any) -> Any:
+    settings = tiny_runs.settings(kind, start, output / "run", **changes)
+    return load_trainable(settings, "reward" if kind == "reward" else "policy", load_template(settings), device)
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +82,13 @@ def test_a_gguf_file_gives_the_model_and_tokenizer_it_was_made_from(folder: Path
     saved = save_model(model, tokenizer, tmp_path / "saved")
     assert torch.allclose(logits(load(saved)), logits(model), atol=1e-6)
     assert "quantization_config" not in json.loads((saved / "config.json").read_text())
+
+
+def test_an_adapter_of_a_gguf_file_finds_it_again(folder: Path, tmp_path: Path) -> None:
+    path = write_gguf(folder, tmp_path / "tiny.gguf")
+    adapted = add_lora(load(path), "policy", r=2, alpha=2, dropout=0.0, targets=())
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert torch.allclose(logits(load(tmp_path / "adapter")), logits(adapted), atol=1e-6)
 
 
 def test_a_gguf_file_without_its_package_names_what_to_install(
@@ -211,10 +225,44 @@ def test_dropout_of_the_base_model_is_off_and_loras_stays(tmp_path: Path) -> Non
 # ---- precision ------------------------------------------------------------------------------------------------------
 
 
-def test_float16_is_refused_for_training_only() -> None:
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("kind", ["sft", "reward", "dpo"])
+def test_float16_is_refused_for_training_only(kind: str, lora: bool, folder: Path, tmp_path: Path) -> None:
+    """Activations overflow in it too, so that LoRA's frozen weights are no exception."""
     with pytest.raises(UserError, match="float16 overflows in training"):
-        pick_dtype("float16", CPU, frozen=False)
+        trainable(kind, folder, tmp_path, lora=lora, dtype="float16")
     assert pick_dtype("float16", CPU, frozen=True) == torch.float16
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward"])
+def test_what_lora_trains_is_float32_on_a_base_in_bfloat16(kind: str, folder: Path, tmp_path: Path) -> None:
+    model = trainable(kind, folder, tmp_path, lora=True, dtype="bfloat16")
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    again = load_model(str(tmp_path / "adapter"), "reward" if kind == "reward" else "policy", dtype=torch.bfloat16)
+    for adapted in (model, again):
+        trained = {name: weight.dtype for name, weight in adapted.named_parameters() if weight.requires_grad}
+        assert set(trained.values()) == {torch.float32}
+        assert any("score" in name for name in trained) == (kind == "reward")
+        assert {weight.dtype for weight in adapted.parameters() if not weight.requires_grad} == {torch.bfloat16}
+
+
+# ---- where a model is trained ---------------------------------------------------------------------------------------
+
+
+def test_a_model_to_train_comes_on_its_device(folder: Path, tmp_path: Path) -> None:
+    """Attention is tried out before Accelerate moves anything, and should be tried where it will run."""
+    model = trainable("sft", folder, tmp_path, device=torch.device("meta"))
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_a_model_that_will_be_sharded_waits_on_the_cpu(
+    kind: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.modeling_utils.is_fsdp_enabled", lambda: False)
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    model = trainable("sft", folder, tmp_path, device=torch.device("meta"))
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
 
 
 @pytest.mark.parametrize("frozen", [True, False])

@@ -143,6 +143,37 @@ def test_logits_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(sizes) == 2 * -(-ROWS // 2), "17 · 4 bytes a row: two rows a chunk, forwards and backwards"
 
 
+def test_the_weight_changes_its_precision_once_in_each_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = Head.logits
+
+    def watched(self: Head, hidden: Tensor) -> Tensor:
+        seen.append(self.weight)
+        return original(self, hidden)
+
+    monkeypatch.setattr(Head, "logits", watched)
+    monkeypatch.setattr(logps, "CHUNK_BYTES", 4 * VOCABULARY)
+    hidden, weight, offset, targets = inputs(torch.float32)
+    found = token_logps(hidden.bfloat16(), Head(weight, offset), targets)
+    assert len(seen) == ROWS
+    assert len({id(tensor) for tensor in seen}) == 1
+    assert seen[0].dtype == torch.bfloat16
+    found.sum().backward()
+    assert len(seen) == 2 * ROWS
+    assert len({id(tensor) for tensor in seen[ROWS:]}) == 1
+    assert seen[-1].dtype == torch.bfloat16
+    assert weight.grad is not None
+    assert weight.grad.dtype == torch.float32
+
+
+def test_a_second_derivative_is_refused() -> None:
+    hidden, weight, offset, targets = inputs(torch.float64)
+    found = token_logps(hidden, Head(weight, offset), targets)
+    (first,) = torch.autograd.grad(found.square().sum(), hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
 def test_sums_over_responses() -> None:
     batch = prefix_batch(
         [TokenizedComparison((1,), ((2, 3), (4,))), TokenizedComparison((1, 1), ((5,), (6, 7, 8)))],

@@ -18,7 +18,7 @@ from tiny_models import tiny_model
 from torch import Tensor, nn
 
 from preflab.data.batches import Indices, Step, plan_evaluation, plan_training
-from preflab.model.prefix import prefix_batch
+from preflab.model.prefix import prefix_batch, separate_batch
 from preflab.model.responses import ResponseLogps, ResponseRewards
 from preflab.objectives import dpo
 from preflab.records import UserError
@@ -270,3 +270,37 @@ def test_indices_are_those_of_the_plan() -> None:
     rows = Asked(DATASET, prefix_batch)
     list(train(OneOfMany(), module, optimizer, schedule, rows, plan, step_fn, max_grad_norm=1.0))
     assert asked == [[4, 1], [7]]
+
+
+def test_values_are_brought_to_the_cpu_before_they_become_float64() -> None:
+    """Not every accelerator has float64."""
+
+    class OnDevice:
+        def cpu(self) -> Tensor:
+            return torch.ones(6)
+
+    class Module(nn.Module):
+        def forward(self, _batch: Any) -> Any:
+            return OnDevice()
+
+    rows = BestRows(DATASET, prefix_batch)
+    values = response_values(OneOfMany(), Module(), rows, [np.arange(6)])
+    assert values.sum() == 6
+
+
+def test_what_is_known_of_all_rows_is_computed_once() -> None:
+    """In a loop over rows it would take quadratic time."""
+    for rows in (RankedRows(DATASET, prefix_batch), BestRows(DATASET, prefix_batch)):
+        assert rows.offsets is rows.offsets
+        assert rows.lengths is rows.lengths
+
+
+@pytest.mark.parametrize("rows_class", [RankedRows, BestRows])
+@pytest.mark.parametrize("collate", [prefix_batch, separate_batch])
+def test_lengths_are_what_the_batch_holds(rows_class: type[RankedRows], collate: Any) -> None:
+    """Also of models that cannot share a prompt, whose sequences are padded."""
+    rows = rows_class(DATASET, collate)
+    for index in range(len(DATASET)):
+        batch, _ = rows.batch(np.array([index]))
+        held = batch.tree.positions.numel() if collate is separate_batch else len(batch.input_ids)
+        assert rows.lengths[index] == held

@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 import tiny_runs
 import torch
+from accelerate import Accelerator
 from peft import LoraModel
+from safetensors.torch import load_file
 
 from preflab.model.load import adapter_task, load_model, load_tokenizer, save_model
+from preflab.model.prefix import prefix_batch
+from preflab.model.responses import PROBE, ResponseLogps, ResponseRewards
 from preflab.recipes.data import load_template
 from preflab.recipes.merge import merge_adapter
-from preflab.recipes.model import load_trainable
+from preflab.recipes.model import load_trainable, save_trained
 from preflab.recipes.settings import MergeSettings
 from preflab.records import UserError
 
@@ -58,6 +62,49 @@ def test_the_merged_model_answers_as_the_adapters_does(adapter: Path, tmp_path: 
         assert model.config.pad_token_id == saved.pad_token_id
     else:
         assert saved.eos_token_id in model.generation_config.eos_token_id
+
+
+def test_the_merged_model_of_a_run_keeps_changes_that_bfloat16_would_round_away(adapter: Path, tmp_path: Path) -> None:
+    """LoRA's frozen weights are bfloat16 on a GPU; merged into them, an adapter of small changes would be gone."""
+    task = adapter_task(str(adapter))
+    settings = tiny_runs.settings(
+        "reward" if task == "reward" else "sft", adapter, tmp_path, lora=True, dtype="bfloat16"
+    )
+    template = load_template(settings)
+    model = load_trainable(settings, task, template, torch.device("cpu"))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.mul_(1e-2)
+    kind = ResponseRewards if task == "reward" else ResponseLogps
+    trained = kind(model).eval()
+    final = save_trained(Accelerator(cpu=True), trained, template, tmp_path)
+    assert {tensor.dtype for tensor in load_file(final / "model.safetensors").values()} == {torch.float32}
+    expected = logits(tmp_path / "adapter", task)
+    torch.testing.assert_close(logits(final, task), expected, rtol=1e-5, atol=1e-5)
+    plain = load_model(str(adapter.parent / "base"), task, dtype=torch.float32, fresh_head=True)
+    changes = [
+        (own - plain.state_dict()[name]).abs().max()
+        for name, own in load_model(str(final), task, dtype=torch.float32).state_dict().items()
+        if "q_proj.weight" in name
+    ]
+    assert 0 < float(max(changes)) < 1e-2  # small, but there
+    merged = kind(load_model(str(final), task, dtype=torch.float32)).eval()
+    with torch.no_grad():
+        batch = prefix_batch([PROBE])
+        own = kind(trained.model.float())  # without the rounding of activations
+        torch.testing.assert_close(merged(batch), own(batch), rtol=2e-3, atol=2e-3)
+
+
+def test_all_weights_go_on_from_base_and_adapter_merged_in_float32(adapter: Path, tmp_path: Path) -> None:
+    task = adapter_task(str(adapter))
+    kind = "reward" if task == "reward" else "sft"
+    exact, rounded = (
+        load_trainable(settings, task, load_template(settings), torch.device("cpu"))
+        for settings in (tiny_runs.settings(kind, adapter, tmp_path, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    )
+    for name, tensor in exact.state_dict().items():
+        assert torch.equal(rounded.state_dict()[name], tensor.bfloat16()), name
 
 
 def test_a_merge_that_changes_the_model_is_refused(

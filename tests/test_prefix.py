@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 
 import pytest
@@ -19,6 +20,7 @@ from preflab.model.responses import (
     ResponseLogps,
     ResponseRewards,
     check_head,
+    check_positions,
     collator,
     shares_prefix,
     transformers_model,
@@ -143,6 +145,26 @@ def test_lora_agrees(architecture: str, task: str) -> None:
     assert any("score" in name for name in trained) == (task == "reward")
 
 
+def test_rewards_run_in_the_precision_of_the_head_that_is_trained() -> None:
+    """PEFT keeps the frozen head of the base model beside it, in bfloat16 here."""
+    model = tiny_model("qwen2", task="reward").bfloat16()
+    module = ResponseRewards(add_lora(model, "reward", r=4, alpha=8, dropout=0.0, targets=()))
+    seen = []
+    head = module.model.get_base_model().score
+    head.modules_to_save["default"].register_forward_hook(lambda _module, inputs, out: seen.append((inputs[0], out)))
+    module(prefix_batch(PAIRS)).sum().backward()
+    assert [(given.dtype, out.dtype) for given, out in seen] == [(torch.float32, torch.float32)]
+    assert head.modules_to_save["default"].weight.grad.dtype == torch.float32
+    exact = usual_attention(copy.deepcopy(module.model).float())
+    with torch.no_grad():
+        torch.testing.assert_close(
+            module(prefix_batch(PAIRS)),
+            rewards_alone(exact, PAIRS),
+            rtol=5e-2,
+            atol=5e-2 * float(seen[0][1].abs().max()),
+        )
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_padding_ids_and_company_do_not_matter(architecture: str) -> None:
     """A terminator that is the pad token is a token like any other, and other rows of a batch change nothing."""
@@ -217,6 +239,34 @@ def test_positions_that_run_on_are_noticed(monkeypatch: pytest.MonkeyPatch) -> N
     assert not shares_prefix(tiny_model("llama"))
 
 
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, AttributeError, NotImplementedError])
+@pytest.mark.parametrize("place", ["setter", "attention"])
+def test_a_model_that_cannot_be_tried_out_falls_back_with_a_warning(
+    place: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refusing(*_: object, **__: object) -> None:
+        raise error("the shapes do not match")
+
+    model = tiny_model("llama")
+    if place == "setter":
+        monkeypatch.setattr(model, "set_attn_implementation", refusing)
+    else:
+        monkeypatch.setattr(Tree, "mask", refusing)
+    with caplog.at_level(logging.WARNING):
+        module = ResponseLogps(model)
+    assert module.share_prefix is False
+    assert model.config._attn_implementation != ATTENTION
+    (record,) = caplog.records
+    assert "LlamaForCausalLM computes each response apart, about half as fast" in record.getMessage()
+    assert "the shapes do not match" in record.getMessage()
+
+
+def test_a_model_that_shares_prompts_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert shares_prefix(tiny_model("llama"))
+    assert caplog.records == []
+
+
 RECURRENT = {
     "mamba": lambda: MambaConfig(vocab_size=128, hidden_size=32, state_size=4, num_hidden_layers=2),
     "falcon_mamba": lambda: FalconMambaConfig(vocab_size=128, hidden_size=32, state_size=4, num_hidden_layers=2),
@@ -270,6 +320,14 @@ def test_windows_that_attention_is_not_told_of_are_not_trusted() -> None:
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 2, "num_experts_per_tok": 1}
     model = AutoModelForCausalLM.from_config(PhimoeConfig(**sizes, **heads, sliding_window=64)).eval()
     assert not shares_prefix(model)
+
+
+def test_sequences_beyond_the_models_positions_are_refused() -> None:
+    for model in (tiny_model("llama"), add_lora(tiny_model("gpt2"), "policy", r=2, alpha=2, dropout=0.0, targets=())):
+        check_positions(model, 256, "unused")
+        with pytest.raises(UserError, match=r"257 tokens .* made for 256 tokens in all: lower max_length to 256"):
+            check_positions(model, 257, "lower max_length to 256")
+    check_positions(AutoModelForCausalLM.from_config(RECURRENT["mamba"]()), 10**9, "unused")  # it has no positions
 
 
 def test_a_head_that_does_more_than_preflab_knows_is_refused() -> None:

@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from accelerate import Accelerator
+from tiny_models import tiny_model
 from tiny_runs import history, run, steer, write_model
 
+from preflab.model.load import add_lora, load_model
 from preflab.recipes import model as model_recipe
+from preflab.recipes.stage import fingerprint_weights
 from preflab.records import UserError
 from preflab.train import journal as journal_module
 from preflab.train.checkpoint import Checkpoints
@@ -160,10 +164,94 @@ def test_another_model_in_the_same_folder_is_another_run(tmp_path: Path) -> None
         run("sft", tiny, tmp_path / "run", max_steps=1)
 
 
-def test_what_changes_no_weights_may_change(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"report_to": ("tensorboard",)},
+        {"logging_steps": 7, "per_device_eval_batch_size": 3},
+        {"save_steps": 1, "save_strategy": "epoch", "save_total_limit": 5},
+    ],
+)
+@pytest.mark.parametrize("best", [False, True], ids=["last", "best"])
+def test_what_changes_no_weights_may_change(
+    best: bool, change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny = write_model(tmp_path / "tiny")
-    run("dpo", tiny, tmp_path / "run", max_steps=2)
-    run("dpo", tiny, tmp_path / "run", max_steps=2, report_to=("tensorboard",))
+    changes = {"load_best_model_at_end": best, "eval_steps": 1, "max_steps": 4}
+    steer(monkeypatch, "eval_loss", 9, 5, 8, 7, 6)
+    cut_off(monkeypatch, "dpo", tiny, tmp_path / "run", **changes)
+    run("dpo", tiny, tmp_path / "run", **{**changes, **change})
+    run("dpo", tiny, tmp_path / "whole", **changes)
+    (one, other) = (folder / "model" / "model.safetensors" for folder in (tmp_path / "run", tmp_path / "whole"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def cut_off(monkeypatch: pytest.MonkeyPatch, kind: str, model: Path, folder: Path, **changes: Any) -> None:
+    """A run that ends before its model is written."""
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"preflab.recipes.{kind}.save_trained", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(kind, model, folder, **changes)
+
+
+@pytest.mark.parametrize(
+    ("there", "now", "what"),
+    [
+        ({"_passes": 2}, {"_passes": 1}, r"gradient_accumulation_steps times processes: 2 there, 1 now"),
+        ({"has_bf16": False}, {"has_bf16": True}, r"mixed_precision: no there, bf16 now"),
+        ({"_passes": 2}, {"_passes": 2}, None),
+    ],
+    ids=["processes", "precision", "same"],
+)
+def test_a_run_does_not_go_on_under_another_plan(
+    there: dict[str, Any], now: dict[str, Any], what: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it would on another number of processes, or on a device that chooses another precision."""
+    tiny = write_model(tmp_path / "tiny")
+
+    def on(machine: dict[str, Any]) -> None:
+        for name, value in machine.items():
+            module = "stage" if name == "has_bf16" else "fit"
+            monkeypatch.setattr(f"preflab.recipes.{module}.{name}", lambda *_, value=value: value)
+
+    on(there)
+    cut_off(monkeypatch, "sft", tiny, tmp_path / "run")
+    on(now)
+    if what:
+        with pytest.raises(UserError, match=rf"step-00000004: was made under another plan.*{what}"):
+            run("sft", tiny, tmp_path / "run")
+    else:
+        run("sft", tiny, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "change", [{"rope_parameters": {"rope_theta": 500.0, "rope_type": "default"}}, {"sliding_window": 8}]
+)
+def test_what_the_weights_mean_is_in_their_fingerprint(change: dict[str, Any]) -> None:
+    plain, other = tiny_model("mistral"), tiny_model("mistral", **change)
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in plain.state_dict().items())
+    assert fingerprint_weights(plain) == fingerprint_weights(tiny_model("mistral"))
+    assert fingerprint_weights(plain) != fingerprint_weights(other)
+
+
+def test_the_scale_of_an_adapter_is_in_its_fingerprint() -> None:
+    def adapted(alpha: int) -> str:
+        torch.manual_seed(0)
+        model = tiny_model("qwen2")
+        return fingerprint_weights(add_lora(model, "policy", r=4, alpha=alpha, dropout=0.0, targets=()))
+
+    assert adapted(8) == adapted(8) != adapted(16)
+
+
+def test_where_a_model_lies_is_not_in_its_fingerprint(tmp_path: Path) -> None:
+    for name in ("here", "there"):
+        tiny_model("qwen2").save_pretrained(tmp_path / name)
+    here, there = (load_model(str(tmp_path / name), "policy", dtype=torch.float32) for name in ("here", "there"))
+    assert fingerprint_weights(here) == fingerprint_weights(there)
 
 
 def test_early_stopping_holds_for_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,14 +275,7 @@ def test_early_stopping_holds_for_a_resumed_run(tmp_path: Path, monkeypatch: pyt
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = write_model(tmp_path / "tiny")
-
-    def stopped(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("preflab.recipes.dpo.save_trained", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            run("dpo", tiny, tmp_path / "run")
+    cut_off(monkeypatch, "dpo", tiny, tmp_path / "run")
     newest = tmp_path / "run" / "checkpoints" / "step-00000004"
     (newest / "model.safetensors").write_bytes(b"cut short")
     with pytest.raises(UserError, match=r"step-00000004 cannot be read.*remove that folder"):

@@ -118,7 +118,7 @@ def test_every_part_of_the_key_counts(template: ChatTemplate, tmp_path: Path, mo
         build(template, tmp_path, on_too_long="raise", max_length=200).fingerprint,
         build(template, tmp_path, max_length=200).fingerprint,
     ]
-    monkeypatch.setattr(cache, "CACHE_VERSION", 1000)
+    monkeypatch.setattr(cache, "hash_of_sources", lambda _: "a parser was corrected")
     prints.append(build(template, tmp_path).fingerprint)
     assert len(set(prints)) == len(prints)
 
@@ -255,3 +255,14 @@ def test_default_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch,
     assert default_cache_dir() == tmp_path / "xdg" / "preflab"
     monkeypatch.setenv("PREFLAB_CACHE", str(tmp_path / "own"))
     assert default_cache_dir() == tmp_path / "own"
+
+
+def test_the_hash_of_sources_is_of_names_and_texts(tmp_path: Path) -> None:
+    hashes = []
+    for number, files in enumerate(({"a": "1", "b": "2"}, {"a": "1", "b": "3"}, {"a": "1", "c": "2"}, {"a": "12"})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / f"{name}.py").write_text(text)
+        hashes.append(cache.hash_of_sources(folder))
+    assert len(set(hashes)) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from tiny_runs import HELD_OUT, TRAIN, history, run, settings, steer, weights, w
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from preflab.recipes.data import load_splits, load_template
-from preflab.recipes.fit import _more_is_better
+from preflab.recipes.fit import _adamw, _more_is_better, _start_trackers
 from preflab.recipes.stage import TrainResult
 from preflab.records import UserError
-from preflab.train.checkpoint import Progress
+from preflab.train.checkpoint import Checkpoints, Progress
 from preflab.train.journal import read_metrics
 from preflab.train.rows import RankedRows
 
@@ -84,6 +85,34 @@ def test_evaluation_by_epoch(tiny: Path, tmp_path: Path) -> None:
     rows = [row for row in read_metrics(tmp_path / "run") if "eval_loss" in row]
     assert [(row["step"], row["epoch"]) for row in rows] == [(0, 0), (5, 1), (10, 2)]  # 20 rows by fours
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000005"]
+
+
+def test_evaluation_by_epoch_under_a_token_budget(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs then differ in length, and yet each is evaluated when all of its rows have been seen."""
+    seen: list[int] = []
+    counts: list[int] = []
+    original = RankedRows.batch
+
+    def watched(self: RankedRows, indices: Any) -> Any:
+        if torch.is_grad_enabled():
+            seen.extend(indices.tolist())
+        return original(self, indices)
+
+    monkeypatch.setattr(RankedRows, "batch", watched)
+    monkeypatch.setattr("preflab.data.batches.BUCKET", 2)  # so that few rows make several buckets
+    original_save = Checkpoints.save
+
+    def counted(self: Checkpoints, progress: Progress) -> Path:
+        counts.append(len(seen))
+        return original_save(self, progress)
+
+    monkeypatch.setattr(Checkpoints, "save", counted)
+    changes = {"max_steps": -1, "num_train_epochs": 4.0, "eval_strategy": "epoch", "save_strategy": "epoch", "seed": 1}
+    run("reward", tiny, tmp_path / "run", max_tokens_per_batch=240, **changes)
+    rows = [row for row in read_metrics(tmp_path / "run") if "eval_loss" in row]
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3, 4]
+    assert len(set(np.diff([row["step"] for row in rows]))) > 1, "epochs of different lengths"
+    assert counts == [20, 40, 60]
 
 
 # ---- losses and metrics --------------------------------------------------------------------------------------------
@@ -264,7 +293,7 @@ def test_the_newest_checkpoints_are_kept_and_the_best_besides(
     """The best is the first of equals; of a loss the least, of an accuracy the most."""
     steer(monkeypatch, metric, *values)
     changes = {"eval_steps": 1, "save_steps": 1, "max_steps": 7, "metric_for_best_model": metric}
-    run("reward", tiny, tmp_path / "run", load_best_model_at_end=True, **changes)
+    result = run("reward", tiny, tmp_path / "run", load_best_model_at_end=True, **changes)
     checkpoints = tmp_path / "run" / "checkpoints"
     assert sorted(path.name for path in checkpoints.iterdir()) == ["step-00000002", "step-00000005", "step-00000006"]
     final = weights(tmp_path / "run" / "model")
@@ -274,6 +303,9 @@ def test_the_newest_checkpoints_are_kept_and_the_best_besides(
     rows = json.loads((tmp_path / "run" / "reward_model_eval_results.json").read_text())
     margin = np.mean([row["score_chosen"] - row["score_rejected"] for row in rows])
     assert margin == pytest.approx(history(tmp_path / "run", "eval_margin")[2], rel=1e-5), "scores of the kept model"
+    kept = {name: value for row in read_metrics(tmp_path / "run")[: 2 + 3] for name, value in row.items()}
+    assert kept["step"] == 2
+    assert result.metrics == kept, "and its metrics, not the last ones"
 
 
 @pytest.mark.parametrize("metric", ["eval_loss", "eval_reward_std", "eval_logps/rejected"])
@@ -319,3 +351,28 @@ def test_frozen_weights_are_not_in_a_checkpoint(tiny: Path, tmp_path: Path) -> N
 def test_held_out_rows_come_from_the_data_named(tiny: Path) -> None:
     held_out = tokenized("held-out", tiny, eval_data=(HELD_OUT,))
     assert len(held_out) == 9
+
+
+def test_tokens_are_counted(tiny: Path, tmp_path: Path) -> None:
+    run("dpo", tiny, tmp_path / "run", max_steps=-1, eval_data=())
+    lengths = [len(row.prompt_ids) + sum(map(len, row.response_ids)) for row in tokenized("training", tiny)]
+    counts = history(tmp_path / "run", "num_tokens")
+    assert counts == sorted(counts)
+    assert counts[-1] == sum(lengths)
+
+
+def test_trackers_are_told_no_secrets(tiny: Path, tmp_path: Path) -> None:
+    told: dict[str, str] = {}
+    accelerator: Any = SimpleNamespace(init_trackers=lambda _name, config: told.update(config))
+    _start_trackers(accelerator, settings("dpo", tiny, tmp_path, eval_data=("https://me:hunter2@host/rows.jsonl",)))
+    assert told["learning_rate"] == "0.001"
+    assert "host/rows.jsonl" in told["eval_data"]
+    assert "hunter2" not in str(told)
+
+
+@pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("cuda", True), ("mps", False), ("xla", False)])
+def test_the_optimizer_is_fused_where_its_parameters_will_be(
+    device: str, fused: bool, tiny: Path, tmp_path: Path
+) -> None:
+    optimizer = _adamw(torch.nn.Linear(2, 2), settings("dpo", tiny, tmp_path), torch.device(device))
+    assert optimizer.defaults["fused"] == fused

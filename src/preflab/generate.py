@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from preflab.data.tokenize import ChatTemplate, Dropped
-from preflab.model.responses import Model, usual_attention
+from preflab.model.responses import Model, check_positions, position_limit, usual_attention
 from preflab.records import Comparison, Completion, Message, RowError, UserError
 
 

@@ -27,16 +27,23 @@ BLUE, VERMILION = "#0072B2", "#D55E00"
 
 
 def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Write the figure of `curves`; nothing where no row has a metric that belongs in a panel."""
+    if figure := curves(rows):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+
+
+def curves(rows: Sequence[Mapping[str, float]]) -> Figure | None:
     """Draw every metric against the optimizer step: solid on training data, dashed with dots on held-out data."""
     names = {name for row in rows for name in row}
     panels = {title: [m for m in metrics if m in names] for title, metrics in PANELS.items()}
     panels = {title: metrics for title, metrics in panels.items() if metrics}
     if not panels:
-        return
+        return None
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     figure = Figure(figsize=(4.6 * columns, 3.2 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).flat
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axis, (title, metrics) in zip(axes, panels.items(), strict=False):
         for metric in metrics:
             points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
@@ -54,7 +61,6 @@ def draw_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
         axis.grid(alpha=0.3)
         if len(metrics) > 1:
             axis.legend(fontsize=7)
-    for axis in list(axes)[len(panels) :]:
+    for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    return figure

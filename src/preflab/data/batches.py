@@ -6,6 +6,7 @@ how many processes share it, nor on how it is cut into forward passes.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,33 +40,46 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """All optimizer steps of a run, and how many of them make an epoch."""
+    """All optimizer steps of a run.
+
+    epoch_ends: after how many steps each epoch ends, whole ones though the run may end within the last. Under a token
+        budget epochs differ in length.
+    """
 
     steps: tuple[Step, ...]
-    epoch_steps: int
+    epoch_ends: tuple[int, ...]
+
+    def epoch(self, step: int) -> float:
+        """How many epochs are over after so many steps."""
+        over = bisect_right(self.epoch_ends, step)
+        if over == len(self.epoch_ends):
+            return float(over)
+        start = self.epoch_ends[over - 1] if over else 0
+        return over + (step - start) / (self.epoch_ends[over] - start)
 
 
 def plan_training(
     lengths: Indices, *, epochs: float, max_steps: int, batch_size: int, max_tokens: int | None, passes: int, seed: int
 ) -> Plan:
-    """Plan a run over comparisons of these lengths (tokens in prefix layout).
+    """Plan a run over comparisons of these lengths (tokens that each takes in a batch).
 
     `passes` are the forward passes of a step, over all processes. A positive `max_steps` overrides `epochs`. The
-    longest steps of the first epoch come first, so that memory runs out at once or never.
+    longest steps of the first epoch come first: what they survive, later steps very likely do too.
     """
     steps: list[Step] = []
-    epoch = epoch_steps = 0
+    ends: list[int] = []
+    epoch = 0
     while len(steps) < max_steps if max_steps > 0 else epoch < epochs:
         rng = np.random.default_rng((seed, epoch))
         own = _budgeted(lengths, max_tokens, passes, rng) if max_tokens else _fixed(lengths, batch_size, passes, rng)
         if epoch == 0:
             own = _longest_first(own, lengths)
-        epoch_steps = len(own)
+        ends.append(len(steps) + len(own))
         if max_steps <= 0 and epochs - epoch < 1:
             own = own[: max(1, round(len(own) * (epochs - epoch)))]
         steps += own
         epoch += 1
-    return Plan(tuple(steps[:max_steps] if max_steps > 0 else steps), epoch_steps)
+    return Plan(tuple(steps[:max_steps] if max_steps > 0 else steps), tuple(ends))
 
 
 def plan_evaluation(lengths: Indices, *, batch_size: int, max_tokens: int | None) -> list[Indices]:

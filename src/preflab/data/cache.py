@@ -10,6 +10,7 @@ import zlib
 from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypedDict
@@ -20,8 +21,6 @@ from numpy.typing import NDArray
 
 from preflab.data.tokenize import ChatTemplate, Dropped, OnTooLong
 from preflab.records import Comparison, TokenizedComparison, UserError
-
-CACHE_VERSION = 1  # to be raised when the files, or the rule of tokenize.py, change
 
 # Each part is one file of int32: all ids, row after row, prompt first; then, to find them, a length or number per row
 # (`response_lengths`: per response).
@@ -69,6 +68,12 @@ class TokenizedDataset:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt and response together."""
+        responses = np.maximum.reduceat(self.response_lengths, self.response_offsets[:-1]) if len(self) else 0
+        return int(np.max(self.prompt_lengths + responses, initial=0))
+
     def __getitem__(self, index: int) -> TokenizedComparison:
         if not 0 <= index < len(self):
             raise IndexError(f"row index {index} outside 0 to {len(self) - 1}")
@@ -108,7 +113,12 @@ def tokenized(
         UserError: the cache cannot be written (disk full, no permission), or a row is too long and that is to raise.
     """
     limits = {"max_length": max_length, "max_prompt_length": max_prompt_length, "on_too_long": on_too_long}
-    identity = {"version": CACHE_VERSION, "data": data_fingerprint, "template": template.fingerprint, **limits}
+    identity = {
+        "code": hash_of_sources(Path(__file__).parent),
+        "data": data_fingerprint,
+        "template": template.fingerprint,
+        **limits,
+    }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
     folder = (cache_dir or default_cache_dir()) / "tokens" / key
     if (dataset := _open(folder)) is not None:
@@ -128,6 +138,17 @@ def tokenized(
         return dataset
     finally:
         lock.release()
+
+
+@cache
+def hash_of_sources(folder: Path) -> str:
+    """A hash of the Python files in a folder: what a parser or the rule of tokenisation made before it was corrected
+    must not be served again.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def default_cache_dir() -> Path:

@@ -63,7 +63,9 @@ class ResponseRewards(nn.Module):
         # Called as a module, so that PEFT's trainable copy of the head is the one that runs.
         # Its weight is that copy's too; its first parameter would be the frozen original's.
         head = transformers_model(self.model).get_submodule("score")
-        scores: Tensor = head(ends.to(head.weight.dtype))
+        weight = head.weight
+        assert isinstance(weight, Tensor)
+        scores: Tensor = head(ends.to(weight.dtype))
         return scores[:, 0].float()
 
 
@@ -156,7 +158,9 @@ def check_positions(model: nn.Module, longest: int, what_to_set: str) -> None:
     """
     limit = position_limit(model)
     if limit is not None and longest > limit:
-        raise UserError(f"{longest} tokens is the most, but the model was made for {limit} tokens in all: {what_to_set}")
+        raise UserError(
+            f"{longest} tokens is the most, but the model was made for {limit} tokens in all: {what_to_set}"
+        )
 
 
 def check_head(model: nn.Module) -> None:
@@ -180,6 +184,7 @@ def _hidden_states(model: nn.Module, batch: PrefixBatch, share_prefix: bool) -> 
     """Last hidden states of the batch's tokens, [T, d]."""
     backbone = _backbone(transformers_model(model))
     if share_prefix:
+        assert transformers_model(model).config._attn_implementation == ATTENTION, "usual attention would mix responses"
         inputs: dict[str, Any] = {"tree": batch.tree, "position_ids": batch.position_ids[None]}
         shared: Tensor = backbone(input_ids=batch.input_ids[None], use_cache=False, **inputs).last_hidden_state
         return shared[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import partial
 from pathlib import Path
 
@@ -15,19 +16,11 @@ from torch import nn
 from preflab.data.cache import default_cache_dir
 from preflab.model.responses import ResponseLogps, collator
 from preflab.objectives import dpo
-from preflab.recipes.data import load_splits, load_template
 from preflab.recipes.fit import evaluation_plan, fit
-from preflab.recipes.model import load_trainable, save_trained
+from preflab.recipes.model import save_trained
+from preflab.recipes.prepare import prepare
 from preflab.recipes.settings import DPOSettings
-from preflab.recipes.stage import (
-    TrainResult,
-    announce,
-    fingerprint_weights,
-    finish_training,
-    finished_result,
-    start_accelerator,
-    start_stage,
-)
+from preflab.recipes.stage import TrainResult, announce, finish_training
 from preflab.records import UserError
 from preflab.train.journal import progress_bar, read_metrics
 from preflab.train.loop import response_values
@@ -37,22 +30,18 @@ from preflab.train.steps import pair_step
 
 def train_dpo(settings: DPOSettings) -> TrainResult:
     """Train by DPO. The reference's log-probabilities are computed once, before the first step, and cached."""
-    accelerator = start_accelerator(settings)
-    template = load_template(settings)
-    splits = load_splits(settings, template, need="rankings", seed=settings.seed)
-    model = load_trainable(settings, "policy", template, accelerator.device)
-    weights = fingerprint_weights(model)
-    if not start_stage(accelerator, settings, "train dpo", {"model": weights, **splits.fingerprints}):
-        return finished_result(accelerator, settings)
-    announce(accelerator, splits.report())
-    module = ResponseLogps(model)
+    start = prepare(settings, "train dpo", task="policy", need="rankings")
+    if isinstance(start, TrainResult):
+        return start
+    accelerator, splits = start.accelerator, start.splits
+    module = ResponseLogps(start.model)
     collate = collator(module.share_prefix)
     training = RankedRows(splits.training, collate)
     held_out = RankedRows(splits.held_out, collate) if splits.held_out else None
 
     def on_start(prepared: nn.Module) -> None:
         for rows in filter(None, (training, held_out)):
-            rows.reference = reference_logps(accelerator, prepared, rows, settings, weights)
+            rows.reference = reference_logps(accelerator, prepared, rows, settings, start.fingerprint)
             check_reference(accelerator, prepared, rows, settings)
 
     objective = partial(
@@ -62,7 +51,7 @@ def train_dpo(settings: DPOSettings) -> TrainResult:
     trained = fit(accelerator, module, training, held_out, step_fn, settings, name="DPO", on_start=on_start)
     if warning := falling_chosen(read_metrics(settings.output_dir), settings.beta):
         announce(accelerator, warning)
-    final = save_trained(accelerator, trained.module, template, settings.output_dir)
+    final = save_trained(accelerator, trained.module, start.template, settings.output_dir)
     return finish_training(accelerator, settings, final, step=trained.step)
 
 
@@ -76,7 +65,9 @@ def reference_logps(
     key = hashlib.sha256(identity.encode()).hexdigest()[:32]
     path = default_cache_dir() / "reference" / f"{key}.npy"
     cached = _read_cache(path, int(rows.offsets[-1]))
-    if cached is not None:
+    # All processes go the same way: one that computes alone would wait for the others for ever.
+    found = accelerator.reduce(torch.tensor(float(cached is not None), device=accelerator.device), reduction="sum")
+    if cached is not None and int(found) == accelerator.num_processes:
         return cached
     with progress_bar(disable=not accelerator.is_main_process) as bar:
         task = bar.add_task("reference", total=len(rows.dataset), shown="")
@@ -84,7 +75,7 @@ def reference_logps(
         values = response_values(accelerator, policy, rows, plan, advance=lambda count: bar.advance(task, count))
     if accelerator.is_main_process:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".tmp.npy")
+        unfinished = path.with_suffix(f".{os.getpid()}.tmp.npy")
         np.save(unfinished, values)
         unfinished.replace(path)
     accelerator.wait_for_everyone()
@@ -94,25 +85,29 @@ def reference_logps(
 def check_reference(accelerator: Accelerator, policy: nn.Module, rows: RankedRows, settings: DPOSettings) -> None:
     """Refuse to train where policy and reference differ before the first step: the loss would not start at ln 2.
 
-    A wrong cache, or weights that are not those the reference was computed with, are silent otherwise.
+    A wrong cache, or weights that are not those the reference was computed with, are silent otherwise. Looks at the
+    batches with the longest and the shortest rows, at each response by its own measure.
     """
-    assert rows.reference is not None
-    batch, reference = rows.batch(evaluation_plan(rows, settings)[0])
-    assert reference is not None
-    training = policy.training
-    policy.eval()
-    with torch.no_grad(), accelerator.autocast():
-        found = policy(batch.to(accelerator.device)).float().cpu()
-    policy.train(training)
-    difference = float((found - reference).abs().max())
     half = accelerator.mixed_precision != "no" or next(policy.parameters()).dtype != torch.float32
-    allowed = (2e-2 if half else 1e-4) * (1 + float(reference.abs().max()))
-    if not difference <= allowed:
-        raise UserError(
-            f"before the first step the policy's log-probabilities differ from the reference's by {difference:.3g} "
-            f"(rounding explains {allowed:.3g}), so the DPO loss would not start at ln 2. The reference is not the "
-            f"model that training starts from; if the cache is damaged, remove {default_cache_dir() / 'reference'}"
-        )
+    relative, absolute = (2e-2, 1e-1) if half else (1e-4, 1e-3)
+    plan = evaluation_plan(rows, settings)
+    training = policy.training
+    policy.eval()  # as the reference was computed
+    for indices in (plan[0], plan[-1]):
+        batch, reference = rows.batch(indices)
+        assert reference is not None
+        with torch.no_grad(), accelerator.autocast():
+            difference = (policy(batch.to(accelerator.device)).float().cpu() - reference).abs()
+        allowed = relative * reference.abs() + absolute
+        worst = int((difference / allowed).argmax())  # of which NaN is the greatest
+        if not difference[worst] <= allowed[worst]:
+            raise UserError(
+                f"before the first step a log-probability of the policy differs from the reference's by "
+                f"{difference[worst]:.3g} (rounding explains {allowed[worst]:.3g}), so the DPO loss would not start at "
+                "ln 2. The reference is not the model that training starts from; if the cache is damaged, remove "
+                f"{default_cache_dir() / 'reference'}"
+            )
+    policy.train(training)
 
 
 def falling_chosen(rows: list[dict[str, float]], beta: float) -> str | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import get_scheduler
 
+from preflab.config import resolved
 from preflab.data.batches import Indices, Plan, plan_evaluation, plan_training
 from preflab.recipes.settings import TrainSettings
 from preflab.records import UserError
@@ -56,14 +57,14 @@ def fit(
     response ([R]); its last call is with the final weights.
     """
     _need_held_out_rows(settings, held_out)
-    plan = _plan(training, settings, accelerator.num_processes)
+    plan = _plan(training, settings, _passes(settings, accelerator))
     total = len(plan.steps)
-    optimizer = _adamw(module, settings)
+    optimizer = _adamw(module, settings, accelerator.device)
     scheduler = get_scheduler(settings.lr_scheduler_type, optimizer, math.ceil(settings.warmup_ratio * total), total)
     _tell_deepspeed(accelerator, settings)
     prepared, optimizer = accelerator.prepare(module, optimizer)
     accelerator.register_for_checkpointing(scheduler)
-    checkpoints = Checkpoints(settings.output_dir / "checkpoints", accelerator, keep=settings.save_total_limit)
+    checkpoints = _checkpoints(accelerator, settings, total)
     latest = checkpoints.latest()
     if on_start:
         with _explaining(settings, checkpoints):
@@ -106,14 +107,28 @@ def _need_held_out_rows(settings: TrainSettings, held_out: RankedRows | None) ->
         )
 
 
-def _plan(rows: RankedRows, settings: TrainSettings, processes: int) -> Plan:
+def _passes(settings: TrainSettings, accelerator: Accelerator) -> int:
+    """Forward passes of an optimizer step, over all processes."""
+    return settings.gradient_accumulation_steps * int(accelerator.num_processes)
+
+
+def _checkpoints(accelerator: Accelerator, settings: TrainSettings, steps: int) -> Checkpoints:
+    plan = {
+        "optimizer steps": steps,
+        "gradient_accumulation_steps times processes": _passes(settings, accelerator),
+        "mixed_precision": accelerator.mixed_precision,
+    }
+    return Checkpoints(settings.output_dir / "checkpoints", accelerator, keep=settings.save_total_limit, plan=plan)
+
+
+def _plan(rows: RankedRows, settings: TrainSettings, passes: int) -> Plan:
     return plan_training(
         rows.lengths,
         epochs=settings.num_train_epochs,
         max_steps=settings.max_steps,
         batch_size=settings.per_device_train_batch_size,
         max_tokens=settings.max_tokens_per_batch,
-        passes=settings.gradient_accumulation_steps * processes,
+        passes=passes,
         seed=settings.seed,
     )
 
@@ -144,14 +159,14 @@ class _Course:
     def after(self, report: StepReport) -> None:
         """Take note of a step."""
         settings, last = self.settings, report.step == len(self.plan.steps)
-        self.progress = replace(self.progress, step=report.step)
+        self.progress = replace(self.progress, step=report.step, tokens=self.progress.tokens + report.tokens)
         self.pending.append(report.totals)
         saving = not last and self._due(settings.save_strategy, settings.save_steps)
         evaluating = self.evaluate and (last or self._due(settings.eval_strategy, settings.eval_steps))
         # A line wherever a checkpoint may be, so that a resumed run writes the lines of one that was never stopped.
         if report.step == 1 or last or saving or evaluating or report.step % settings.logging_steps == 0:
             rates = {"learning_rate": report.learning_rate, "grad_norm": report.grad_norm}
-            self._write({**means(add_totals(self.pending)), **rates})
+            self._write({**means(add_totals(self.pending)), **rates, "num_tokens": self.progress.tokens})
             self.pending = []
         if self.evaluate and evaluating:
             metrics = self.evaluate(self.progress.step)
@@ -175,11 +190,11 @@ class _Course:
 
     def _write(self, metrics: dict[str, float]) -> None:
         step = self.progress.step
-        self.journal.write(step, {"epoch": step / self.plan.epoch_steps, **metrics})
+        self.journal.write(step, {"epoch": self.plan.epoch(step), **metrics})
 
     def _due(self, strategy: str, steps: int) -> bool:
-        every = {"no": 0, "steps": steps, "epoch": self.plan.epoch_steps}[strategy]
-        return bool(every) and self.progress.step % every == 0
+        step = self.progress.step
+        return {"no": False, "steps": step % steps == 0, "epoch": step in self.plan.epoch_ends}[strategy]
 
     def out_of_patience(self) -> bool:
         """Whether to stop early: asked before each step, also before the first of a resumed run."""
@@ -221,14 +236,14 @@ def _more_is_better(settings: TrainSettings) -> bool:
     return settings.metric_for_best_model.replace("/", "_").rsplit("_", 1)[-1] in MORE_IS_BETTER
 
 
-def _adamw(module: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def _adamw(module: nn.Module, settings: TrainSettings, device: torch.device) -> torch.optim.Optimizer:
     """AdamW without decay on biases and norms. Fused: the other forms need temporary copies of all weights."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in trained)
+    fused = device.type in ("cpu", "cuda")  # where the parameters will be, once they are prepared
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.learning_rate, fused=fused)
 
 
@@ -239,8 +254,7 @@ def _tell_deepspeed(accelerator: Accelerator, settings: TrainSettings) -> None:
 
 
 def _start_trackers(accelerator: Accelerator, settings: TrainSettings) -> None:
-    shown = settings.model_dump(mode="json")
-    accelerator.init_trackers("tracking", config={name: str(value) for name, value in shown.items()})
+    accelerator.init_trackers("tracking", config={name: str(value) for name, value in resolved(settings).items()})
 
 
 @contextmanager
@@ -254,6 +268,9 @@ def _explaining(settings: TrainSettings, checkpoints: Checkpoints) -> Iterator[N
         raise UserError(
             f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'}). What helps, from the "
             f"mildest: a smaller per_device_train_batch_size (now {settings.per_device_train_batch_size}) with as many "
-            f"more gradient_accumulation_steps (now {settings.gradient_accumulation_steps}), a smaller max_length, "
-            "gradient_checkpointing, lora. The longest rows come first, so this would have come sooner or later"
+            f"more gradient_accumulation_steps (now {settings.gradient_accumulation_steps}), a smaller "
+            f"per_device_eval_batch_size (now {settings.per_device_eval_batch_size}) where evaluation or "
+            "reference ran out, a smaller max_tokens_per_batch if one is set, a smaller max_length, "
+            "gradient_checkpointing, lora. The longest rows come first: what the first steps survive, later ones very "
+            "likely do too"
         ) from error

@@ -48,8 +48,8 @@ def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplat
     )
     if isinstance(model, PeftModel) and merging:
         # Training all weights starts from what base and adapter are together.
-        model = merge_adapter(model, example_ids())[0].to(dtype)
-        model.requires_grad_(True)
+        model = merge_adapter(model, example_ids())[0]
+        nn.Module.to(model, dtype).requires_grad_(True)
     if isinstance(model, PeftModel):
         _refuse_another_shape(settings)
     inner = transformers_model(model)
@@ -69,7 +69,9 @@ def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplat
     if settings.gradient_checkpointing:
         inner.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
     sharded = parse_flag_from_env("ACCELERATE_USE_FSDP") or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
-    return model if sharded else model.to(device)
+    if not sharded:
+        nn.Module.to(model, device)
+    return model
 
 
 def _refuse_another_shape(settings: TrainingSettings) -> None:
@@ -77,8 +79,8 @@ def _refuse_another_shape(settings: TrainingSettings) -> None:
     shape = {"lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"}
     if asked := sorted(shape & settings.model_fields_set):
         raise UserError(
-            f"{', '.join(asked)}: {settings.model} is an adapter, which is trained on with the shape that it has. Leave "
-            "these settings out, or merge it first (preflab merge) to put a new adapter on top"
+            f"{', '.join(asked)}: {settings.model} is an adapter, which is trained on with the shape that it has. "
+            "Leave these settings out, or merge it first (preflab merge) to put a new adapter on top"
         )
 
 
@@ -86,7 +88,8 @@ def save_trained(accelerator: Accelerator, prepared: nn.Module, template: ChatTe
     """Write `model/`; or, of an adapter, `adapter/` and the whole model with it merged in, `merged_model/`.
 
     Merging is done in float32, on the adapter as it was saved: a base model in bfloat16 would round the adapter's small
-    changes away, and a sharded one cannot be merged. `prepared` is a ResponseLogps or ResponseRewards as Accelerate wrapped it.
+    changes away, and a sharded one cannot be merged. `prepared` is a ResponseLogps or ResponseRewards as Accelerate
+    wrapped it.
     """
     accelerator.wait_for_everyone()
     model = accelerator.unwrap_model(prepared).model

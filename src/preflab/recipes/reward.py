@@ -11,19 +11,11 @@ from numpy.typing import NDArray
 
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.responses import ResponseRewards, collator
-from preflab.recipes.data import load_splits, load_template
 from preflab.recipes.fit import fit
-from preflab.recipes.model import load_trainable, save_trained
+from preflab.recipes.model import save_trained
+from preflab.recipes.prepare import prepare
 from preflab.recipes.settings import RewardSettings
-from preflab.recipes.stage import (
-    TrainResult,
-    announce,
-    fingerprint_weights,
-    finish_training,
-    finished_result,
-    start_accelerator,
-    start_stage,
-)
+from preflab.recipes.stage import TrainResult, finish_training
 from preflab.rundir import write_json
 from preflab.train.rows import RankedRows
 from preflab.train.steps import reward_step
@@ -34,15 +26,11 @@ RESULTS_BEFORE = "reward_model_eval_results-beforetrain.json"
 
 def train_reward(settings: RewardSettings) -> TrainResult:
     """Train a reward model and write the scores of the held-out rows, before training and after."""
-    accelerator = start_accelerator(settings)
-    template = load_template(settings)
-    splits = load_splits(settings, template, need="rankings", seed=settings.seed)
-    model = load_trainable(settings, "reward", template, accelerator.device)
-    inputs = {"model": fingerprint_weights(model), **splits.fingerprints}
-    if not start_stage(accelerator, settings, "train reward", inputs):
-        return finished_result(accelerator, settings)
-    announce(accelerator, splits.report())
-    module = ResponseRewards(model)
+    start = prepare(settings, "train reward", task="reward", need="rankings")
+    if isinstance(start, TrainResult):
+        return start
+    accelerator, splits, template = start.accelerator, start.splits, start.template
+    module = ResponseRewards(start.model)
     collate = collator(module.share_prefix)
     training = RankedRows(splits.training, collate)
     held_out = RankedRows(splits.held_out, collate) if splits.held_out else None

@@ -17,7 +17,7 @@ from preflab.data.comparisons import NamedFormat, choose_formats, read_compariso
 from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.tokenize import ChatTemplate, Dropped
 from preflab.model.load import load_model, pick_dtype
-from preflab.model.responses import Model, ResponseRewards, collator
+from preflab.model.responses import Model, ResponseRewards, check_positions, collator
 from preflab.recipes.data import count_by_reason, template_of
 from preflab.recipes.output import beside, explaining_memory, finish_output, open_output
 from preflab.recipes.settings import ScoreSettings
@@ -51,6 +51,7 @@ def score_responses(settings: ScoreSettings) -> ScoreResult:
     dataset = _tokenize(source, formats, template, settings)
     dtype = pick_dtype(settings.dtype, accelerator.device, frozen=True)
     model = load_model(settings.reward_model, "reward", dtype=dtype, trust_remote_code=settings.trust_remote_code)
+    check_positions(model, dataset.longest, f"lower max_length (now {settings.max_length})")
     fingerprints = {"reward_model": fingerprint_weights(model), "data": dataset.fingerprint}
     with accelerator.main_process_first():
         overwrite = settings.overwrite and accelerator.is_main_process

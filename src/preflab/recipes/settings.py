@@ -1,7 +1,6 @@
 """Every setting of every command, with its default and where the default comes from.
 
-Names follow `transformers.TrainingArguments` and TRL where they have one. "Replication" is the published replication of
-the DPO paper on Anthropic HH with LoRA; "homework" the published reward-model and DPO exercise on HOMEWORK pairs.
+Names follow `transformers.TrainingArguments` and TRL where they have one.
 """
 
 from __future__ import annotations
@@ -33,12 +32,19 @@ class ModelSettings(Settings):
 
 class LoraSettings(Settings):
     lora: bool = Field(default=False, description="Train a low-rank adapter instead of all weights.")
-    lora_r: int = Field(default=16, ge=1, description="Rank of the adapter (replication: 16).")
+    lora_r: int = Field(
+        default=16, ge=1, description="Rank of the adapter (as published replications of DPO on HH use)."
+    )
     lora_alpha: int = Field(
-        default=32, ge=1, description="The adapter's output is scaled by lora_alpha / lora_r (replication: 32)."
+        default=32,
+        ge=1,
+        description="The adapter's output is scaled by lora_alpha / lora_r (as published DPO runs on HH use).",
     )
     lora_dropout: float = Field(
-        default=0.1, ge=0, lt=1, description="Dropout in front of the adapter (replication: 0.1)."
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Dropout in front of the adapter (as published replications of DPO on HH use).",
     )
     lora_target_modules: tuple[str, ...] = Field(
         default=(), description="Names of the linear layers to adapt; by default all of the backbone."
@@ -65,10 +71,14 @@ class DataSettings(Settings):
         default=None, ge=1, description="Evaluate on a seeded sample of this many rows."
     )
     max_length: int = Field(
-        default=512, ge=2, description="Longest prompt and response together, in tokens (replication: 512)."
+        default=512,
+        ge=2,
+        description="Longest prompt and response together, in tokens (as published DPO runs on HH use).",
     )
     max_prompt_length: int = Field(
-        default=358, ge=1, description="Longest prompt in tokens; its oldest tokens go first (replication: 358)."
+        default=358,
+        ge=1,
+        description="Longest prompt in tokens; its oldest tokens go first (as published DPO runs on HH use).",
     )
     on_too_long: Literal["drop", "raise"] = Field(
         default="drop", description="What to do with a response that does not fit."
@@ -77,14 +87,16 @@ class DataSettings(Settings):
 
 class TrainSettings(Settings):
     output_dir: Path = Field(description="Folder of the run. The same command on the same folder resumes or skips it.")
-    overwrite: bool = Field(default=False, description="Start anew in a folder that holds another run.")
+    overwrite: bool = Field(default=False, description="Discard what the folder holds and start anew.")
     learning_rate: float = Field(gt=0, description="Peak learning rate of AdamW.")
     num_train_epochs: float = Field(default=1.0, gt=0, description="Passes over the training data.")
     max_steps: int = Field(
         default=-1, ge=-1, description="Stop after this many optimizer steps; -1: after num_train_epochs."
     )
     per_device_train_batch_size: int = Field(default=8, ge=1, description="Comparisons per device and forward pass.")
-    per_device_eval_batch_size: int = Field(default=16, ge=1, description="The same, for evaluation.")
+    per_device_eval_batch_size: int = Field(
+        default=16, ge=1, description="The same for evaluations and for DPO's reference."
+    )
     max_tokens_per_batch: int | None = Field(
         default=None,
         ge=1,
@@ -95,11 +107,9 @@ class TrainSettings(Settings):
     weight_decay: float = Field(default=0.0, ge=0, description="AdamW's weight decay.")
     max_grad_norm: float = Field(default=1.0, gt=0, description="Gradients are clipped to this norm.")
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
-        default="cosine", description="Course of the learning rate (homework: cosine)."
+        default="cosine", description="Course of the learning rate, warm-up aside."
     )
-    warmup_ratio: float = Field(
-        default=0.03, ge=0, lt=1, description="Share of the steps with a rising learning rate (homework: 0.03)."
-    )
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
     bf16: bool | None = Field(
         default=None, description="bfloat16 arithmetic (mixed precision); by default where a GPU has it."
     )
@@ -157,7 +167,7 @@ class RewardSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
     output_dir: Path = Field(
         default=Path("runs/reward"), description=TrainSettings.model_fields["output_dir"].description
     )
-    learning_rate: float = Field(default=2e-5, gt=0, description="Peak learning rate of AdamW (homework: 2e-5).")
+    learning_rate: float = Field(default=2e-5, gt=0, description="Peak learning rate of AdamW.")
     center_rewards_coefficient: float = Field(
         default=0.0,
         ge=0,
@@ -172,10 +182,12 @@ class DPOSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
     learning_rate: float = Field(
         default=1e-6,
         gt=0,
-        description="Peak learning rate of AdamW (TRL's DPO default: 1e-6; with LoRA the replication used 1e-5).",
+        description="Peak learning rate of AdamW (TRL's DPO default: 1e-6; published LoRA runs on HH use 1e-5).",
     )
     beta: float = Field(
-        default=0.1, gt=0, description="Strength of the pull towards the reference (DPO paper: 0.1; replication: 0.2)."
+        default=0.1,
+        gt=0,
+        description="Strength of the pull towards the reference (DPO paper: 0.1; published LoRA runs on HH: 0.2).",
     )
     label_smoothing: float = Field(
         default=0.0, ge=0, lt=0.5, description="Probability that a label is wrong: conservative DPO (Mitchell, 2023)."
@@ -216,7 +228,7 @@ class GenerateSettings(ModelSettings, SamplingSettings):
     output: Path = Field(
         default=Path("runs/responses.jsonl"), description="File of responses; an unfinished one is gone on with."
     )
-    overwrite: bool = Field(default=False, description="Start anew where the file was made with other settings.")
+    overwrite: bool = Field(default=False, description="Discard what was made before and start anew.")
 
 
 class ScoreSettings(Settings):
@@ -242,7 +254,7 @@ class ScoreSettings(Settings):
     output: Path = Field(
         default=Path("runs/scores.jsonl"), description="File of scores, one line per row; a summary lies beside it."
     )
-    overwrite: bool = Field(default=False, description="Start anew where the file was made with other settings.")
+    overwrite: bool = Field(default=False, description="Discard what was made before and start anew.")
 
 
 class MergeSettings(Settings):
@@ -299,4 +311,4 @@ class QuickstartSettings(Settings):
         default=Path("runs/quickstart"), description="Folder of the run; an unfinished one is gone on with."
     )
     seed: int = Field(default=0, ge=0, description="Seed of the world and of all training.")
-    overwrite: bool = Field(default=False, description="Start anew.")
+    overwrite: bool = Field(default=False, description="Discard what the folder holds and start anew.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,24 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import parse_flag_from_env, set_seed
+from peft import PeftModel
 from rich.console import Console
 from torch import nn
 
 from preflab.analysis.curves import draw_curves
 from preflab.config import dump_settings
 from preflab.model.load import has_bf16
+from preflab.model.responses import transformers_model
 from preflab.recipes.push import check_push, push
 from preflab.recipes.settings import TrainSettings
 from preflab.records import UserError
 from preflab.rundir import finish_stage, open_stage, read_json, write_json, write_manifest
 from preflab.train.journal import read_metrics
 
-NOT_IN_RESULT = {"output_dir", "overwrite", "report_to", "push_to_hub"}
+NOT_IN_RESULT = {
+    *("output_dir", "overwrite", "report_to", "push_to_hub", "logging_steps", "per_device_eval_batch_size"),
+    *("save_strategy", "save_steps", "save_total_limit"),  # the best checkpoint is kept whatever these say
+}
 """Settings that change nothing of the trained weights, so a run may go on with other ones."""
 
 
@@ -128,9 +134,22 @@ def announce(accelerator: Accelerator, text: str) -> None:
 
 
 def fingerprint_weights(model: nn.Module) -> str:
-    """A hash of all weights by name, precision and value."""
-    digest = hashlib.blake2b(digest_size=16)
+    """A hash of all weights by name, precision and value, and of the configuration, which says what they mean: the base
+    of the rotary embedding, a soft-cap, the scale of an adapter.
+    """
+    configs = [json.loads(transformers_model(model).config.to_json_string())]
+    if isinstance(model, PeftModel):
+        configs += [adapter.to_dict() for _, adapter in sorted(model.peft_config.items())]
+    meant = [{name: config[name] for name in config.keys() - _NOT_IN_MEANING} for config in configs]
+    digest = hashlib.blake2b(json.dumps(meant, sort_keys=True, default=_sorted).encode(), digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+_NOT_IN_MEANING = {"_name_or_path", "base_model_name_or_path", "transformers_version", "peft_version"}
+
+
+def _sorted(value: object) -> object:
+    return sorted(value) if isinstance(value, set) else str(value)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +20,17 @@ from safetensors import SafetensorError
 from torch import nn
 
 from preflab.records import UserError
-from preflab.rundir import read_json, write_json
+from preflab.rundir import differences, read_json, write_json
 
 STATE = "state.json"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: optimizer steps taken, and the best evaluation so far."""
+    """Where a run stands: optimizer steps taken, tokens trained on, and the best evaluation so far."""
 
     step: int = 0
+    tokens: int = 0
     best_step: int | None = None
     best_value: float | None = None
     evaluations_since_best: int = 0
@@ -41,11 +44,15 @@ class Progress:
 
 
 class Checkpoints:
-    """The checkpoints of one run, `step-00000100` and so on in a folder."""
+    """The checkpoints of one run, `step-00000100` and so on in a folder.
 
-    def __init__(self, folder: Path, accelerator: Accelerator, *, keep: int) -> None:
+    `plan` is what the meaning of a step depends on besides settings and data; a run with another one cannot go on.
+    """
+
+    def __init__(self, folder: Path, accelerator: Accelerator, *, keep: int, plan: Mapping[str, object]) -> None:
         self.folder = folder
         self.keep = keep
+        self.plan = plan
         self._accelerator = accelerator
         accelerator.register_save_state_pre_hook(_keep_trained_weights)
 
@@ -86,7 +93,7 @@ class Checkpoints:
             ) from error
         self._accelerator.wait_for_everyone()
         if main:
-            write_json(unfinished / STATE, asdict(progress))
+            write_json(unfinished / STATE, {"progress": asdict(progress), "plan": self.plan})
             shutil.rmtree(target, ignore_errors=True)
             unfinished.rename(target)
             self._remove_old(progress)
@@ -94,17 +101,22 @@ class Checkpoints:
         return target
 
     def load(self, checkpoint: Path) -> Progress:
-        """Put weights, optimizer, schedule and random states back."""
-        try:
-            progress = Progress(**read_json(checkpoint / STATE))
+        """Put weights, optimizer, schedule and random states back.
+
+        Raises UserError where the checkpoint cannot be read, or was made under another plan.
+        """
+        with _readable(checkpoint):
+            state = read_json(checkpoint / STATE)
+            progress, plan = Progress(**state["progress"]), dict(state["plan"])
+        if found := differences(plan, self.plan):
+            raise UserError(
+                f"{checkpoint}: was made under another plan, in which steps hold other rows or round differently: "
+                f"{'; '.join(found)}. Go on with as many processes and on such a device as there, or overwrite the run"
+            )
+        with _readable(checkpoint):
             # Frozen weights are not in the file: they are in the model already. (DeepSpeed knows no such option.)
             deepspeed = self._accelerator.distributed_type == DistributedType.DEEPSPEED
             self._accelerator.load_state(str(checkpoint), **({} if deepspeed else {"strict": False}))
-        except Exception as error:  # half a file can be anything to those who read it
-            raise UserError(
-                f"the checkpoint {checkpoint} cannot be read ({error!r}); remove that folder to go on from the one "
-                "before it"
-            ) from error
         return progress
 
     def _all(self) -> list[Path]:
@@ -116,6 +128,17 @@ class Checkpoints:
                 old.rename(self.folder / f".{old.name}.tmp")  # a kill must not leave half a checkpoint that looks whole
         for unfinished in self.folder.glob(".step-*.tmp"):
             shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
+def _readable(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # half a file can be anything to those who read it
+        raise UserError(
+            f"the checkpoint {checkpoint} cannot be read ({error!r}); remove that folder to go on from the one "
+            "before it"
+        ) from error
 
 
 def _keep_trained_weights(models: list[nn.Module], weights: list[dict[str, Any]], _folder: str) -> None:

@@ -44,7 +44,7 @@ class NotFiniteError(UserError):
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one optimizer step did. `totals` and `tokens` are over all processes."""
+    """What one optimizer step did. `totals` and `tokens` (in prefix layout) are over all processes."""
 
     step: int
     totals: Totals
@@ -113,7 +113,8 @@ def response_values(
     """What the module says of every response of the rows, without gradients: [R] in the order of `rows.offsets`, on
     every process. `advance` is told how many comparisons each forward pass has dealt with.
     """
-    values = torch.zeros(int(rows.offsets[-1]), dtype=torch.float64)
+    offsets = rows.offsets
+    values = torch.zeros(int(offsets[-1]), dtype=torch.float64)
     training = module.training
     module.eval()
     step = Step(tuple(plan))
@@ -121,8 +122,8 @@ def response_values(
         for indices in step.of_process(accelerator.process_index, accelerator.num_processes):
             _, responses = _forward(accelerator, module, rows, indices if len(indices) else plan[0])
             if len(indices):
-                places = np.concatenate([np.arange(rows.offsets[i], rows.offsets[i + 1]) for i in indices])
-                values[torch.from_numpy(places)] = responses.values.double().cpu()
+                places = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in indices])
+                values[torch.from_numpy(places)] = responses.values.cpu().double()  # not every accelerator has float64
                 advance(len(indices) * accelerator.num_processes)
     module.train(training)
     # Every response was computed by one process and is zero elsewhere, so the sum gathers without rounding.

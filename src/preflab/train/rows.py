@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from preflab.data.batches import Indices
 from preflab.data.cache import TokenizedDataset
-from preflab.model.prefix import PrefixBatch
+from preflab.model.prefix import PrefixBatch, separate_batch
 from preflab.model.responses import Collate
 
 
@@ -23,22 +24,27 @@ class RankedRows:
         self.collate = collate
         self.reference: NDArray[np.float64] | None = None
 
-    @property
+    @cached_property
     def offsets(self) -> NDArray[np.int64]:
         return self.dataset.response_offsets
 
-    @property
+    @cached_property
     def lengths(self) -> Indices:
-        """[n] tokens of each comparison in prefix layout."""
-        responses = np.add.reduceat(self.dataset.response_lengths, self.offsets[:-1])
-        return (self.dataset.prompt_lengths + responses).astype(np.int64)
+        """[n] tokens that each comparison takes in a batch: its prompt once, or with each response where `collate`
+        computes them apart, padded to the longest.
+        """
+        responses, starts = self.dataset.response_lengths, self.offsets[:-1]
+        if self.collate is separate_batch:
+            longest = self.dataset.prompt_lengths + np.maximum.reduceat(responses, starts)
+            return (np.diff(self.offsets) * longest).astype(np.int64)
+        return (self.dataset.prompt_lengths + np.add.reduceat(responses, starts)).astype(np.int64)
 
-    @property
+    @cached_property
     def token_counts(self) -> Tensor:
         """[R] tokens of each response."""
         return torch.from_numpy(self.dataset.response_lengths.astype(np.int64))
 
-    @property
+    @cached_property
     def widths(self) -> tuple[int, ...]:
         return tuple(np.diff(self.offsets).tolist())
 
@@ -56,19 +62,19 @@ class RankedRows:
 class BestRows(RankedRows):
     """The best response of each comparison alone, for supervised fine-tuning; a row weighs its response tokens."""
 
-    @property
+    @cached_property
     def offsets(self) -> NDArray[np.int64]:
         return np.arange(len(self.dataset) + 1)
 
-    @property
+    @cached_property
     def lengths(self) -> Indices:
         return self.dataset.prompt_lengths + self._best_lengths
 
-    @property
+    @cached_property
     def token_counts(self) -> Tensor:
         return torch.from_numpy(self._best_lengths)
 
-    @property
+    @cached_property
     def _best_lengths(self) -> Indices:
         return self.dataset.response_lengths[self.dataset.response_offsets[:-1]].astype(np.int64)
 

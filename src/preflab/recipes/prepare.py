@@ -1,0 +1,47 @@
+"""What every training run does before it trains: devices, template, data, model, and a claim on its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from accelerate import Accelerator
+
+from preflab.data.tokenize import ChatTemplate
+from preflab.model.load import Task
+from preflab.model.responses import Model, check_positions
+from preflab.recipes.data import Need, Splits, load_splits, load_template
+from preflab.recipes.model import TrainingSettings, load_trainable
+from preflab.recipes.stage import (
+    TrainResult,
+    announce,
+    fingerprint_weights,
+    finished_result,
+    start_accelerator,
+    start_stage,
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is about to train; `fingerprint` is that of the model it starts from."""
+
+    accelerator: Accelerator
+    template: ChatTemplate
+    splits: Splits
+    model: Model
+    fingerprint: str
+
+
+def prepare(settings: TrainingSettings, command: str, *, task: Task, need: Need) -> Prepared | TrainResult:
+    """Make all ready for training; or the result, where the folder holds this very run and it is finished."""
+    accelerator = start_accelerator(settings)
+    template = load_template(settings)
+    splits = load_splits(settings, template, need=need, seed=settings.seed)
+    model = load_trainable(settings, task, template, accelerator.device)
+    for dataset in filter(None, (splits.training, splits.held_out)):
+        check_positions(model, dataset.longest, f"lower max_length (now {settings.max_length})")
+    fingerprint = fingerprint_weights(model)
+    if not start_stage(accelerator, settings, command, {"model": fingerprint, **splits.fingerprints}):
+        return finished_result(accelerator, settings)
+    announce(accelerator, splits.report())
+    return Prepared(accelerator, template, splits, model, fingerprint)
