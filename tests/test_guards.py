@@ -471,3 +471,28 @@ def test_rows_beyond_the_models_positions_are_refused(kind: str, root: Path, tmp
     (short / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 8}))
     with pytest.raises(UserError, match=r"made for 8 tokens in all: lower max_length"):
         run(kind, short, tmp_path / "run")
+
+
+def test_a_reward_model_is_no_policy(root: Path, tmp_path: Path) -> None:
+    result = run("reward", root / "tiny", tmp_path / "reward")
+    with pytest.raises(UserError, match="is a reward model, not a language model"):
+        run("dpo", result.model, tmp_path / "dpo")
+
+
+def test_a_finished_run_whose_model_is_gone_says_so(root: Path, tmp_path: Path) -> None:
+    result = run("sft", root / "tiny", tmp_path / "run")
+    (result.model / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="its model is gone"):
+        run("sft", root / "tiny", tmp_path / "run")
+
+
+def test_an_output_folder_that_is_a_file_is_the_users_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    with pytest.raises(SystemExit) as end:
+        main(["sandbox", str(taken / "inside")])
+    assert end.value.code == 2
+    assert "taken" in capsys.readouterr().err
+    assert taken.read_text() == "mine"

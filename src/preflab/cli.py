@@ -125,6 +125,9 @@ def _run(command: Command, settings: Settings) -> None:
     try:
         result = _import(command.run)(settings)
     except Exception as error:
+        if isinstance(error, _UNUSABLE_PATH) and error.filename:
+            reason = (error.strerror or str(error)).lower()
+            raise UserError(f"{error.filename}: {reason}; choose a place that can be written") from error
         if isinstance(error, UserError) or not _disk_full(error):
             raise
         where = getattr(error, "filename", None) or getattr(settings, "output_dir", None) or "output"
@@ -138,6 +141,9 @@ def _run(command: Command, settings: Settings) -> None:
     elif result is not None and is_main_process():
         click.echo(f"written to {result}" if isinstance(result, Path) else printable(str(result)))
 
+
+# What the system says of a path that a user chose badly: a file where a folder is needed, a place without permission…
+_UNUSABLE_PATH = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError, FileNotFoundError)
 
 # What libraries that write through other means than Python's files say of it; the last is torch's.
 _DISK_FULL = ("No space left on device", "Disk quota exceeded", "iostream error")

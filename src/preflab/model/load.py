@@ -74,6 +74,8 @@ def load_model(
     options |= _gguf(name) | ({"num_labels": 1} if task == "reward" else {})
     with _loading(name, "model"):
         model, info = CLASSES[task].from_pretrained(_where(name), **options)
+    if task == "policy" and any("SequenceClassification" in name for name in model.config.architectures or ()):
+        raise UserError(f"{name} is a reward model, not a language model: give the policy to start from")
     missing = set(info["missing_keys"])
     if task == "reward" and missing and not fresh_head:
         raise UserError(

@@ -122,6 +122,10 @@ def finished_result(accelerator: Accelerator, settings: TrainSettings) -> TrainR
     folder = settings.output_dir
     result = read_json(folder / "result.json")
     model, metrics = folder / result["model"], result["metrics"]
+    if not any(model.glob("*.safetensors*")):
+        raise UserError(
+            f"{folder}: the run is finished, but its model is gone from {model}; --overwrite trains it anew"
+        )
     if settings.push_to_hub and accelerator.is_main_process:
         push(folder, model, metrics, settings.push_to_hub)
     return TrainResult(folder, model, metrics)
