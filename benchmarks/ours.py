@@ -88,7 +88,7 @@ def _timed(
     reference = time.perf_counter() - started
     steps, losses = [], []
     clock = time.perf_counter()
-    for report in train(accelerator, module, optimizer, schedule, rows, plan, step_fn, max_grad_norm=1.0):
+    for report in train(accelerator, module, optimizer, schedule, rows, plan, lambda _: step_fn, max_grad_norm=1.0):
         synchronize()
         steps.append(time.perf_counter() - clock)
         losses.append(means(report.totals)["loss"])
@@ -97,7 +97,7 @@ def _timed(
     with FlopCounterMode(display=False) as counter:
         if args.kind == "dpo":
             response_values(accelerator, module, rows, evaluation)
-        for _ in train(accelerator, module, optimizer, schedule, rows, plan, step_fn, max_grad_norm=1.0):
+        for _ in train(accelerator, module, optimizer, schedule, rows, plan, lambda _: step_fn, max_grad_norm=1.0):
             pass
     return {
         "seconds": reference + sum(steps),

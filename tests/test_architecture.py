@@ -36,8 +36,9 @@ ROOMS: Mapping[str, set[str]] = {
     "generate": GROUND | {"model", "data"},
     "score": GROUND | {"model", "data"},
     "judge": GROUND | {"analysis", "model", "data", "generate"},
+    "experiments": GROUND,
     "recipes": GROUND
-    | {"objectives", "analysis", "figures", "tables", "report"}
+    | {"objectives", "analysis", "figures", "tables", "report", "experiments"}
     | {"model", "sandbox", "data", "train", "generate", "score", "judge"},
     "options": GROUND,
     "cli": GROUND | {"options", "recipes", "preflab"},
@@ -169,7 +170,7 @@ def test_the_public_names_are_those_that_type_checkers_see() -> None:
         ("records.py", "import pydantic", "preflab.records imports pydantic"),
         (
             "config.py",
-            "from preflab.recipes.settings import DPOSettings",
+            "from preflab.recipes.settings import SFTSettings",
             "preflab.config imports preflab.recipes.settings",
         ),
         (

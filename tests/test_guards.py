@@ -21,15 +21,15 @@ from preflab.cli import main
 from preflab.model.load import has_bf16, load_model
 from preflab.model.prefix import PrefixBatch, prefix_batch
 from preflab.model.responses import ResponseLogps, ResponseRewards
-from preflab.objectives import Loss, PairLogps, dpo
-from preflab.recipes import dpo as dpo_recipe
+from preflab.objectives import OBJECTIVES, Loss, Objective, PairLogps, dpo
 from preflab.recipes.data import load_splits, load_template
-from preflab.recipes.dpo import falling_chosen
-from preflab.recipes.settings import DPOSettings
+from preflab.recipes.preference_settings import DPOSettings
+from preflab.recipes.preferences import falling_chosen
 from preflab.records import UserError
 from preflab.train.journal import read_metrics
 
 LN_2 = math.log(2)
+TABLE: Any = OBJECTIVES
 
 
 # ---- 8, 9, 16: reward models ---------------------------------------------------------------------------------------
@@ -100,13 +100,13 @@ def test_15_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoin
         calls.append(1)
         return Loss(loss.per_example * float("nan"), loss.values) if len(calls) == 4 else loss
 
-    monkeypatch.setattr(dpo_recipe, "dpo", poisoned)
+    monkeypatch.setitem(TABLE, "dpo", Objective(poisoned, "", ""))
     good = tmp_path / "run" / "checkpoints" / "step-00000002"
     with pytest.raises(UserError, match=rf"step 4: the loss is nan.*The last good checkpoint is {good}"):
         run("dpo", sft_root / "tiny", tmp_path / "run", eval_data=())
     assert history(tmp_path / "run", "loss")[-1] > 0, "no line claims that the loss was 0"
     assert len(history(tmp_path / "run", "loss")) == 3
-    monkeypatch.setattr(dpo_recipe, "dpo", dpo)
+    monkeypatch.setitem(TABLE, "dpo", Objective(dpo, "", ""))
     run("dpo", sft_root / "tiny", tmp_path / "run", eval_data=())
     run("dpo", sft_root / "tiny", tmp_path / "unharmed", eval_data=())
     assert read_metrics(tmp_path / "run") == read_metrics(tmp_path / "unharmed"), "the checkpoint was good"
@@ -115,7 +115,8 @@ def test_15_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoin
 def test_15_before_the_first_checkpoint_it_says_that_there_is_none(
     sft_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dpo_recipe, "dpo", lambda p, **_: Loss(p.chosen * float("inf"), {}))
+    broken = Objective(lambda p, **_: Loss(p.chosen * float("inf"), {}), "", "")
+    monkeypatch.setitem(TABLE, "dpo", broken)
     with pytest.raises(UserError, match=r"step 1: the loss is -?inf.*There is no checkpoint yet"):
         run("dpo", sft_root / "tiny", tmp_path / "run", eval_data=())
 
@@ -206,33 +207,38 @@ def test_a_full_disk_at_the_end_keeps_all_checkpoints(
 # ---- 18: chosen responses grow unlikely ----------------------------------------------------------------------------
 
 
-def lines(side: str, *chosen_rewards: float) -> list[dict[str, float]]:
-    """Metrics of a run with β 0.1, whose chosen responses had −100 under the reference."""
+def lines(side: str, *changes: float) -> list[dict[str, float]]:
+    """Metrics of a run whose chosen responses had −100 under the reference; on training data, of other rows each."""
     return [
-        {"step": i, f"{side}rewards/chosen": reward, f"{side}logps/chosen": -100 + reward / 0.1, f"{side}loss": 0.5}
-        for i, reward in enumerate(chosen_rewards)
+        {
+            "step": i,
+            f"{side}logps/chosen": -100 + change - (0 if side else 50 * i),
+            f"{side}logps/chosen_change": change,
+            f"{side}loss": 0.5,
+        }
+        for i, change in enumerate(changes)
     ]
 
 
-@pytest.mark.parametrize("side", ["", "eval_"])
-def test_18_falling_chosen_log_probabilities_are_noticed(side: str) -> None:
-    warning = falling_chosen(lines(side, 0.0, -0.4, -1.5), 0.1)
+@pytest.mark.parametrize(("side", "fall"), [("", "from -200.0 to -215.0"), ("eval_", "from -100.0 to -115.0")])
+def test_18_falling_chosen_log_probabilities_are_noticed(side: str, fall: str) -> None:
+    warning = falling_chosen(lines(side, 0.0, -4.0, -15.0))
     assert warning is not None
-    assert f"{side}logps/chosen fell from -100.0 to -115.0" in warning
+    assert f"{side}logps/chosen fell {fall}" in warning
     assert "sft_weight" in warning
 
 
 @pytest.mark.parametrize("side", ["", "eval_"])
-@pytest.mark.parametrize("rewards", [(0.0, 0.0, 0.0), (0.0, 0.5, 1.5), (0.0, -0.05, -0.15), (0.0, -2.0, 0.1)])
-def test_18_no_warning_where_they_do_not_fall(side: str, rewards: tuple[float, ...]) -> None:
-    assert falling_chosen(lines(side, *rewards), 0.1) is None
-    assert falling_chosen([], 0.1) is None
+@pytest.mark.parametrize("changes", [(0.0, 0.0, 0.0), (0.0, 5.0, 15.0), (0.0, -0.5, -1.5), (0.0, -20.0, 1.0)])
+def test_18_no_warning_where_they_do_not_fall(side: str, changes: tuple[float, ...]) -> None:
+    assert falling_chosen(lines(side, *changes)) is None
+    assert falling_chosen([]) is None
 
 
-def test_18_rows_that_are_less_likely_in_themselves_are_no_fall() -> None:
-    """Each step has other rows: only the distance to the reference on the same rows tells."""
-    rows = [{"step": 1, "rewards/chosen": 0.0, "logps/chosen": -20.0}]
-    assert falling_chosen([*rows, {"step": 2, "rewards/chosen": 0.1, "logps/chosen": -200.0}], 0.1) is None
+def test_18_without_a_reference_held_out_rows_tell() -> None:
+    rows = [{"step": i, "eval_logps/chosen": -100.0 - 20 * i} for i in range(2)]
+    assert "eval_logps/chosen fell" in str(falling_chosen(rows))
+    assert falling_chosen([{"step": 1, "logps/chosen": -20.0}, {"step": 2, "logps/chosen": -200.0}]) is None
 
 
 def test_18_a_run_warns_and_an_sft_term_holds_against_it(

@@ -87,7 +87,9 @@ def run(
         lambda *_: seen.append({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
     )
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    reports = train(accelerator or OneOfMany(), module, optimizer, schedule, rows, plan, step_fn, max_grad_norm=clip)
+    reports = train(
+        accelerator or OneOfMany(), module, optimizer, schedule, rows, plan, lambda _: step_fn, max_grad_norm=clip
+    )
     return seen, list(reports)
 
 
@@ -206,7 +208,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(poison: 
     rows.reference[rows.offsets[3]] = poison
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    steps = train(OneOfMany(), module, optimizer, schedule, rows, plan, step_fn, max_grad_norm=1.0)
+    steps = train(OneOfMany(), module, optimizer, schedule, rows, plan, lambda _: step_fn, max_grad_norm=1.0)
     assert next(steps).step == 1
     before = copy.deepcopy(module.state_dict())
     with pytest.raises(UserError, match=r"step 2: the loss is (nan|inf).*before the weights were touched.*rows 2, 3"):
@@ -230,7 +232,7 @@ def test_a_run_goes_on_at_any_step() -> None:
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
     plan = planned(batch_size=4, passes=1)
-    steps = train(OneOfMany(), module, optimizer, schedule, rows, plan, step_fn, max_grad_norm=1.0, first=3)
+    steps = train(OneOfMany(), module, optimizer, schedule, rows, plan, lambda _: step_fn, max_grad_norm=1.0, first=3)
     assert [report.step for report in steps] == [4, 5]
 
 
@@ -268,7 +270,7 @@ def test_indices_are_those_of_the_plan() -> None:
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
     rows = Asked(DATASET, prefix_batch)
-    list(train(OneOfMany(), module, optimizer, schedule, rows, plan, step_fn, max_grad_norm=1.0))
+    list(train(OneOfMany(), module, optimizer, schedule, rows, plan, lambda _: step_fn, max_grad_norm=1.0))
     assert asked == [[4, 1], [7]]
 
 

@@ -48,8 +48,8 @@ def test_the_python_example_names_what_there_is() -> None:
     (settings,) = (call for call in calls if ast.unparse(call.func).endswith("Settings"))
     made = preflab.DPOSettings(**{str(item.arg): ast.literal_eval(item.value) for item in settings.keywords})
     assert made.beta == 0.1
-    assert {ast.unparse(call.func) for call in calls} >= {"preflab.train_dpo", "preflab.DPOSettings"}
-    assert callable(preflab.train_dpo)
+    assert {ast.unparse(call.func) for call in calls} >= {"preflab.train_preferences", "preflab.DPOSettings"}
+    assert callable(preflab.train_preferences)
 
 
 def test_links_lead_somewhere() -> None:

@@ -18,8 +18,9 @@ from torch import Tensor
 from preflab.model.load import load_model
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseLogps
-from preflab.objectives import Loss, PairLogps, dpo
-from preflab.recipes import dpo as dpo_recipe
+from preflab.objectives import OBJECTIVES, Loss, Objective, PairLogps, dpo
+from preflab.recipes import preferences as preferences_recipe
+from preflab.recipes import reference as reference_recipe
 from preflab.recipes.data import load_splits, load_template
 from preflab.records import UserError
 from preflab.train.journal import read_metrics
@@ -50,13 +51,13 @@ def test_1_after_an_sft_adapter_the_reference_is_the_sft_policy(
     )
     assert float((tuned - base).abs().min()) > 1, "the base model would be another reference"
     found = []
-    original = dpo_recipe.reference_logps
+    original = preferences_recipe.reference_logps
 
     def watched(*args: Any) -> Any:
         found.append(original(*args))
         return found[-1]
 
-    monkeypatch.setattr(dpo_recipe, "reference_logps", watched)
+    monkeypatch.setattr(preferences_recipe, "reference_logps", watched)
     run("dpo", sft_root / "sft" / start, tmp_path / "run", lora=lora, max_steps=3, bf16=False)
     torch.testing.assert_close(torch.from_numpy(found[1]).float(), tuned, rtol=1e-4, atol=1e-3)
     for name in ("loss", "eval_loss"):
@@ -101,9 +102,9 @@ def test_1_processes_decide_together_whether_there_is_a_cached_reference(
     """One that went its own way would wait for ever in the collectives of the forward passes."""
     run("dpo", sft_root / "tiny", tmp_path / "first", max_steps=1, eval_data=())
     (file,) = (own_cache / "reference").glob("*.npy")
-    monkeypatch.setattr(dpo_recipe, "_read_cache", lambda *_: np.load(file))
+    monkeypatch.setattr(reference_recipe, "_read_cache", lambda *_: np.load(file))
     computed = []
-    monkeypatch.setattr(dpo_recipe, "response_values", lambda *_, **__: computed.append(1))
+    monkeypatch.setattr(reference_recipe, "response_values", lambda *_, **__: computed.append(1))
     one_of_two: Any = SimpleNamespace(
         num_processes=2,
         is_main_process=False,
@@ -114,7 +115,7 @@ def test_1_processes_decide_together_whether_there_is_a_cached_reference(
     )
     rows = RankedRows(random_rows(20), prefix_batch)
     chosen = settings("dpo", sft_root / "tiny", tmp_path)
-    dpo_recipe.reference_logps(one_of_two, torch.nn.Identity(), rows, chosen, "weights")
+    reference_recipe.reference_logps(one_of_two, torch.nn.Identity(), rows, chosen, "weights")
     assert computed == [1] * (1 - others)
 
 
@@ -130,13 +131,13 @@ def test_1_reference_log_probabilities_are_computed_once(
     sft_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed = []
-    original = dpo_recipe.response_values
+    original = reference_recipe.response_values
 
     def watched(*given: Any, **options: Any) -> Any:
         computed.append(1)
         return original(*given, **options)
 
-    monkeypatch.setattr(dpo_recipe, "response_values", watched)
+    monkeypatch.setattr(reference_recipe, "response_values", watched)
     run("dpo", sft_root / "tiny", tmp_path / "first", max_steps=1)
     assert len(computed) == 2, "of training rows and of held-out rows"
     run("dpo", sft_root / "tiny", tmp_path / "second", max_steps=1, beta=0.4)
@@ -164,7 +165,8 @@ def test_2_the_reference_of_evaluation_does_not_move(
             policies.append(torch.cat([pairs.chosen, pairs.rejected]))
         return dpo(pairs, **options)
 
-    monkeypatch.setattr(dpo_recipe, "dpo", watched)
+    table: Any = OBJECTIVES
+    monkeypatch.setitem(table, "dpo", Objective(watched, "", ""))
     run("dpo", sft_root / "tiny", tmp_path / "run", **LORA, learning_rate=1e-2)
     assert len(references) == 3
     assert all(torch.equal(reference, references[0]) for reference in references)

@@ -141,7 +141,7 @@ def test_a_finished_stage_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tiny = write_model(tmp_path / "tiny")
     first = run("dpo", tiny, tmp_path / "run", max_steps=2)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
-    monkeypatch.setattr("preflab.recipes.dpo.fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("preflab.recipes.preferences.fit", lambda *_, **__: pytest.fail("trained again"))
     assert run("dpo", tiny, tmp_path / "run", max_steps=2) == first
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from preflab.objectives import bradley_terry, dpo
-from preflab.train.steps import Responses, StepFn, add_totals, means, pair_step, reward_step, sft_step
+from preflab.train.steps import Known, Responses, StepFn, add_totals, means, pair_step, reward_step, sft_step
 
 WIDTHS = (2, 3, 2, 4, 2)
 RANDOM = torch.Generator().manual_seed(0)
@@ -27,7 +27,7 @@ STEPS: dict[str, StepFn] = {
 def responses(first: int = 0, last: int = len(WIDTHS), values: Tensor = VALUES) -> Responses:
     """Those of the comparisons from `first` up to `last`."""
     here = slice(sum(WIDTHS[:first]), sum(WIDTHS[:last]))
-    return Responses(values[here], COUNTS[here], WIDTHS[first:last], REFERENCE[here])
+    return Responses(values[here], COUNTS[here], WIDTHS[first:last], Known(REFERENCE[here]))
 
 
 def test_all_pairs_of_a_comparison_weigh_one() -> None:

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from preflab.recipes import fit
-from preflab.recipes.dpo import train_dpo
+from preflab.recipes.preference_settings import PREFERENCE_SETTINGS
+from preflab.recipes.preferences import train_preferences
 from preflab.recipes.reward import train_reward
-from preflab.recipes.settings import DPOSettings, RewardSettings, SFTSettings
+from preflab.recipes.settings import RewardSettings, SFTSettings
 from preflab.recipes.sft import train_sft
 from preflab.recipes.stage import TrainResult
 from preflab.sandbox.tiny import build_tiny_model
@@ -39,7 +40,7 @@ LORA: dict[str, Any] = {"lora": True, "lora_r": 4, "lora_dropout": 0.0}
 COMMANDS: dict[str, tuple[Any, Any]] = {
     "sft": (SFTSettings, train_sft),
     "reward": (RewardSettings, train_reward),
-    "dpo": (DPOSettings, train_dpo),
+    **{name: (kind, train_preferences) for name, kind in PREFERENCE_SETTINGS.items()},
 }
 
 

@@ -41,6 +41,11 @@ COMMANDS: Mapping[str, Command] = {
         run="preflab.recipes.quickstart:run_quickstart",
         help="Run the whole chain on the embedded sandbox: SFT, reward model, DPO, gold rewards.",
     ),
+    "run": Command(
+        settings="preflab.recipes.settings:RunSettings",
+        run="preflab.recipes.run:run_experiment",
+        help="Run an experiment from one file: every stage as far as it is not done, and one report.",
+    ),
     "data inspect": Command(
         settings="preflab.recipes.settings:InspectSettings",
         run="preflab.recipes.inspect:inspect_data",
@@ -63,11 +68,36 @@ COMMANDS: Mapping[str, Command] = {
         help="Train a reward model: one score for a response, higher for a preferred one.",
         config=True,
     ),
-    "train dpo": Command(
-        settings="preflab.recipes.settings:DPOSettings",
-        run="preflab.recipes.dpo:train_dpo",
-        help="Train a model towards what people preferred (direct preference optimisation).",
-        config=True,
+    **{
+        f"train {name}": Command(
+            settings=f"preflab.recipes.preference_settings:{settings}",
+            run="preflab.recipes.preferences:train_preferences",
+            help=about,
+            config=True,
+        )
+        for name, settings, about in (
+            ("dpo", "DPOSettings", "Train a model towards what people preferred (direct preference optimisation)."),
+            ("robust_dpo", "RobustDPOSettings", "DPO that a share of flipped labels does not bias."),
+            ("ipo", "IPOSettings", "Identity preference optimisation: a squared loss towards a fixed margin."),
+            ("hinge", "HingeSettings", "SLiC: a hinge loss on DPO's margin."),
+            ("ln_dpo", "LNDPOSettings", "Length-normalised DPO: means over tokens instead of sums."),
+            ("r_dpo", "RDPOSettings", "Length-regularised DPO: what a label owes to length is not learnt."),
+            ("apo_zero", "APOZeroSettings", "Anchored preference optimisation: chosen up, rejected down."),
+            ("apo_down", "APODownSettings", "Anchored preference optimisation: both down, rejected further."),
+            ("exo", "EXOSettings", "Efficient exact optimisation: a reverse KL between preferences."),
+            ("nca", "NCASettings", "Noise contrastive alignment: the chosen response bounded by itself."),
+            ("sppo", "SPPOSettings", "Self-play preference optimisation, one iteration with hard labels."),
+            ("psipo", "PsiPOSettings", "ΨPO with a Ψ of your own."),
+            ("kto", "KTOSettings", "Kahneman-Tversky optimisation, on single responses with labels, or on pairs."),
+            ("simpo", "SimPOSettings", "Simple preference optimisation: no reference, a margin per token."),
+            ("cpo", "CPOSettings", "Contrastive preference optimisation: no reference, with an SFT term."),
+            ("orpo", "ORPOSettings", "Odds ratio preference optimisation: SFT and preference in one, no reference."),
+        )
+    },
+    "objectives": Command(
+        settings="preflab.recipes.settings:ObjectivesSettings",
+        run="preflab.recipes.objectives:list_objectives",
+        help="List the objectives: formula, what each needs, defaults, and where they come from.",
     ),
     "generate": Command(
         settings="preflab.recipes.settings:GenerateSettings",
@@ -121,7 +151,7 @@ COMMANDS: Mapping[str, Command] = {
 
 GROUPS: Mapping[str, str] = {
     "data": "Look at preference data.",
-    "train": "Train a model: sft, reward or dpo.",
+    "train": "Train a model: sft, reward, or by an objective on preferences (see `preflab objectives`).",
 }
 
 

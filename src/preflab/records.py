@@ -74,17 +74,21 @@ class TokenizedComparison:
     """Token ids of a comparison: a prompt, and responses that continue it, each ending in the trained terminator.
 
     The prompt ids end where the assistant starts to speak. Every response token is a training target and no prompt
-    token is one, so the split of the ids is the mask.
+    token is one, so the split of the ids is the mask. `label` is that of the comparison.
     """
 
     prompt_ids: tuple[int, ...]
     response_ids: tuple[tuple[int, ...], ...]
     row: int = 0
+    label: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A response that a model generated. `finish` is "eos" if the model ended its turn, "length" at the token cap."""
+    """A response that a model generated. `finish` is "eos" if the model ended its turn, "length" at the token cap.
+
+    `ids` are its tokens as they were sampled, without the one that ended it.
+    """
 
     prompt: tuple[Message, ...]
     response: str
@@ -93,6 +97,7 @@ class Completion:
     finish: Literal["eos", "length"]
     row: int = 0
     meta: Mapping[str, Any] = field(default_factory=dict)
+    ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

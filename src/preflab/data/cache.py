@@ -23,8 +23,9 @@ from preflab.data.tokenize import ChatTemplate, Dropped, OnTooLong
 from preflab.records import Comparison, TokenizedComparison, UserError
 
 # Each part is one file of int32: all ids, row after row, prompt first; then, to find them, a length or number per row
-# (`response_lengths`: per response).
-_PARTS = ("tokens", "prompt_lengths", "response_counts", "response_lengths", "rows")
+# (`response_lengths`: per response). `labels` are places in _LABELS.
+_PARTS = ("tokens", "prompt_lengths", "response_counts", "response_lengths", "rows", "labels")
+_LABELS = (False, True, None)
 _FIRST_ROWS = 10  # how many row numbers a message about dropped rows can show
 _FLUSH_AT = 1 << 20  # ids held before they are written
 
@@ -61,6 +62,7 @@ class TokenizedDataset:
         self.response_lengths: IntArray = parts["response_lengths"]
         self.response_offsets = _offsets(parts["response_counts"])
         self._tokens: IntArray = parts["tokens"]
+        self._labels: IntArray = parts["labels"]
         self._response_starts = _offsets(self.response_lengths)
         # The ids of row i follow those of the rows before it: their prompts, and their responses.
         self._starts = _offsets(self.prompt_lengths) + self._response_starts[self.response_offsets]
@@ -81,7 +83,11 @@ class TokenizedDataset:
         ids = self._tokens[self._starts[index] : self._starts[index + 1]].tolist()
         ends = np.cumsum([self.prompt_lengths[index], *lengths]).tolist()
         responses = tuple(tuple(ids[start:end]) for start, end in pairwise(ends))
-        return TokenizedComparison(tuple(ids[: ends[0]]), responses, int(self.rows[index]))
+        return TokenizedComparison(tuple(ids[: ends[0]]), responses, int(self.rows[index]), self.label(index))
+
+    def label(self, index: int) -> bool | None:
+        """Whether the response of row `index` was wanted, where the data says it of single responses."""
+        return _LABELS[self._labels[index]]
 
     def __iter__(self) -> Iterator[TokenizedComparison]:
         return (self[index] for index in range(len(self)))
@@ -208,6 +214,7 @@ def _write_parts(folder: Path, results: Iterable[TokenizedComparison | Dropped])
         held["response_counts"].append(len(result.response_ids))
         held["response_lengths"].extend(map(len, result.response_ids))
         held["rows"].append(result.row)
+        held["labels"].append(_LABELS.index(result.label))
         if len(held["tokens"]) >= _FLUSH_AT:
             flush()
     flush()

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from preflab.data import parsers
 from preflab.data.fields import Row, excerpt
-from preflab.data.own_format import is_own_format, load_own_format
+from preflab.data.own_format import load_own_format
+from preflab.own_function import names_function
 from preflab.records import Comparison, RowError, UserError
 
 Kind = Literal["ranking", "unpaired", "demonstration", "prompts"]
@@ -272,7 +273,7 @@ def choose_format(name: str | None, rows: Iterable[Row]) -> tuple[str, Format]:
     """A name of the table, `file.py:function`, or None for detection from the first rows -> name and format."""
     if name is None:
         name = detect_format(rows)
-    if is_own_format(name):
+    if names_function(name):
         parse, fingerprint = load_own_format(name)
         return name, Format(parse, "ranking", f"your own, {name}", (), fingerprint=fingerprint)
     if name not in FORMATS:

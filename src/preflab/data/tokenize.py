@@ -273,7 +273,7 @@ class ChatTemplate:
             raise RowError("identical responses", repr(comparison.responses[0][:80]))
         longest = max(map(len, responses), default=0)
         prompt = self._cut_prompt(prompt, longest=longest, max_length=max_length, max_prompt_length=max_prompt_length)
-        return TokenizedComparison(tuple(prompt), tuple(responses), comparison.row)
+        return TokenizedComparison(tuple(prompt), tuple(responses), comparison.row, comparison.label)
 
     def _encode_chunk(
         self, chunk: Sequence[Comparison | Dropped], max_length: int | None, max_prompt_length: int | None

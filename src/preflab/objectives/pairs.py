@@ -1,55 +1,204 @@
-"""Objectives on pairs of responses. Pure functions of sums over response tokens: no settings objects, no files, no
-models.
+"""Objectives on pairs of responses, with a reference. Pure functions of sums over response tokens: no settings objects,
+no files, no models.
+
+Δ_w = log π(y_w | x) − log π_ref(y_w | x) and Δ_l are sums over tokens; whoever wants a mean divides by the counts. All
+losses are [P], one per pair.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-
-@dataclass(frozen=True)
-class PairLogps:
-    """P pairs of responses to one prompt each. All tensors are [P]; log-probabilities are sums over the response's
-    tokens.
-
-    chosen, rejected:                 log π(y_w | x), log π(y_l | x) under the policy
-    reference_chosen, …_rejected:     the same under the reference
-    chosen_tokens, rejected_tokens:   lengths |y_w|, |y_l| in tokens, terminator included
-    """
-
-    chosen: Tensor
-    rejected: Tensor
-    reference_chosen: Tensor
-    reference_rejected: Tensor
-    chosen_tokens: Tensor
-    rejected_tokens: Tensor
-
-
-class Loss(NamedTuple):
-    """A loss per example, and named values per example to report."""
-
-    per_example: Tensor
-    values: dict[str, Tensor]
+from preflab.objectives.records import Loss, PairLogps
 
 
 def dpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0, sft_weight: float = 0.0) -> Loss:
     """Direct preference optimisation (Rafailov et al., 2023, equation 7). Sums, not means, over tokens.
 
-    With implicit rewards r = β·(log π − log π_ref) and margin m = r_w − r_l the loss is −log σ(m); exactly ln 2 where
-    policy and reference agree. `label_smoothing` ε is conservative DPO (Mitchell, 2023): −(1 − ε)·log σ(m) − ε·log
-    σ(−m). `sft_weight` α adds −α·log π(y_w)/|y_w| (RPO; Pang et al., 2024, equation 1), normalised by the length of the
-    chosen response.
+    With implicit rewards r = β·Δ and margin m = r_w − r_l the loss is −log σ(m); exactly ln 2 where policy and
+    reference agree. `label_smoothing` ε is conservative DPO (Mitchell, 2023): −(1 − ε)·log σ(m) − ε·log σ(−m).
+    `sft_weight` α adds −α·log π(y_w)/|y_w| (RPO; Pang et al., 2024, equation 1), normalised by the length of the chosen
+    response.
     """
-    chosen_reward = beta * (pairs.chosen - pairs.reference_chosen)
-    rejected_reward = beta * (pairs.rejected - pairs.reference_rejected)
-    margin = chosen_reward - rejected_reward
-    loss = -(1 - label_smoothing) * logsigmoid(margin) - label_smoothing * logsigmoid(-margin)
+    chosen, rejected = rewards(pairs, beta)
+    loss = smoothed(chosen - rejected, label_smoothing)
     if sft_weight:
-        loss = loss - sft_weight * pairs.chosen / pairs.chosen_tokens
+        loss = loss + sft_weight * sft(pairs).per_example
+    return reported(pairs, loss, chosen, rejected)
+
+
+def robust_dpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.1) -> Loss:
+    """Robust DPO (Chowdhury et al., 2024, equation 12): DPO's loss, unbiased although a share ε of labels is flipped.
+
+    (−(1 − ε)·log σ(m) + ε·log σ(−m)) / (1 − 2ε), with DPO's margin m; sums over tokens. Unlike conservative DPO's it
+    has no lower bound, and its expectation under flips is DPO's loss on clean labels.
+    """
+    chosen, rejected = rewards(pairs, beta)
+    margin, epsilon = chosen - rejected, label_smoothing
+    loss = (-(1 - epsilon) * logsigmoid(margin) + epsilon * logsigmoid(-margin)) / (1 - 2 * epsilon)
+    return reported(pairs, loss, chosen, rejected)
+
+
+def ipo(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
+    """Identity preference optimisation (Azar et al., 2023, equation 17): (Δ_w/|y_w| − Δ_l/|y_l| − 1/(2β))².
+
+    β is the paper's τ. The paper writes sums; means over tokens are what its authors used, and what other
+    implementations do. 1/(4β²) where policy and reference agree. Reported rewards are β·Δ/|y|.
+    """
+    chosen, rejected = rewards(pairs, beta, per_token=True)
+    return reported(pairs, ((chosen - rejected) / beta - 1 / (2 * beta)).square(), chosen, rejected)
+
+
+def hinge(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
+    """Hinge loss max(0, 1 − m) on DPO's margin: SLiC-HF (Zhao et al., 2023, equation 1) with implicit rewards, as RSO
+    has it (Liu et al., 2023, equation 9). Sums over tokens; 1 where policy and reference agree, 0 beyond margin 1.
+    """
+    chosen, rejected = rewards(pairs, beta)
+    return reported(pairs, torch.relu(1 - (chosen - rejected)), chosen, rejected)
+
+
+def ln_dpo(pairs: PairLogps, *, beta: float = 5.0, label_smoothing: float = 0.0) -> Loss:
+    """Length-normalised DPO (Lambert et al., 2024, equation 6): −log σ(β·(Δ_w/|y_w| − Δ_l/|y_l|)), means over tokens.
+
+    β is larger than DPO's by about the number of tokens that it no longer multiplies with.
+    """
+    chosen, rejected = rewards(pairs, beta, per_token=True)
+    return reported(pairs, smoothed(chosen - rejected, label_smoothing), chosen, rejected)
+
+
+def r_dpo(pairs: PairLogps, *, beta: float = 0.1, alpha: float = 0.01) -> Loss:
+    """Length-regularised DPO (Park et al., 2024, equation 9): −log σ(m + α·(|y_w| − |y_l|)), with DPO's margin m in
+    sums.
+
+    α in rewards per token is what of the preference length alone explains: a chosen response that is longer needs less
+    of a margin. Reported rewards are those of DPO.
+    """
+    chosen, rejected = rewards(pairs, beta)
+    longer = alpha * (pairs.chosen_tokens - pairs.rejected_tokens)
+    return reported(pairs, -logsigmoid(chosen - rejected + longer), chosen, rejected)
+
+
+def apo_zero(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
+    """Anchored preference optimisation, zero (D'Oosterlinck et al., 2024, equation 7): 1 − σ(β·Δ_w) + σ(β·Δ_l).
+
+    For chosen responses that are better than the model's own: pushes them up and the rejected down, each by itself.
+    Sums over tokens; 1 where policy and reference agree.
+    """
+    chosen, rejected = rewards(pairs, beta)
+    return reported(pairs, 1 - torch.sigmoid(chosen) + torch.sigmoid(rejected), chosen, rejected)
+
+
+def apo_down(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
+    """Anchored preference optimisation, down (D'Oosterlinck et al., 2024, equation 8): σ(β·Δ_w) + 1 − σ(β·(Δ_w − Δ_l)).
+
+    For chosen responses that are worse than the model's own: pushes both down, the rejected further. Sums over tokens;
+    1 where policy and reference agree.
+    """
+    chosen, rejected = rewards(pairs, beta)
+    return reported(pairs, torch.sigmoid(chosen) + 1 - torch.sigmoid(chosen - rejected), chosen, rejected)
+
+
+def exo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 1e-3) -> Loss:
+    """Efficient exact optimisation on pairs (Ji et al., 2024, equation 16): the reverse KL of the policy's preference q
+    from the label's p = (1 − ε, ε).
+
+    With DPO's margin m and q = (σ(m), σ(−m)): Σ q·(log q − log p). Sums over tokens. ε must not be 0, where the
+    divergence is infinite; −½·ln(4·ε·(1 − ε)) where policy and reference agree.
+    """
+    chosen, rejected = rewards(pairs, beta)
+    margin = chosen - rejected
+    log_p = torch.log(torch.tensor([1 - label_smoothing, label_smoothing], dtype=margin.dtype, device=margin.device))
+    loss = torch.sigmoid(margin) * (logsigmoid(margin) - log_p[0])
+    loss = loss + torch.sigmoid(-margin) * (logsigmoid(-margin) - log_p[1])
+    return reported(pairs, loss, chosen, rejected)
+
+
+def nca(pairs: PairLogps, *, beta: float = 0.01) -> Loss:
+    """Noise contrastive alignment on pairs (Chen et al., 2024): −log σ(r_w) − ½·log σ(−r_w) − ½·log σ(−r_l), r = β·Δ.
+
+    Bounds the likelihood of the chosen response by itself, not only against the rejected one. Sums over tokens;
+    2·ln 2 where policy and reference agree.
+    """
+    chosen, rejected = rewards(pairs, beta)
+    loss = -logsigmoid(chosen) - 0.5 * logsigmoid(-chosen) - 0.5 * logsigmoid(-rejected)
+    return reported(pairs, loss, chosen, rejected)
+
+
+def sppo(pairs: PairLogps, *, beta: float = 1e-3) -> Loss:
+    """Self-play preference optimisation with hard labels (Wu et al., 2024, equation 4.7, P = 1 and 0):
+    (Δ_w − 1/(2β))² + (Δ_l + 1/(2β))².
+
+    1/β is the paper's η. Sums over tokens; 1/(2β²) where policy and reference agree. One iteration of it; the paper
+    samples the pairs anew from each iteration's policy.
+    """
+    chosen, rejected = rewards(pairs, beta)
+    goal = 1 / (2 * beta)
+    return reported(pairs, (chosen / beta - goal).square() + (rejected / beta + goal).square(), chosen, rejected)
+
+
+def psipo(pairs: PairLogps, *, psi: Callable[[float], float], beta: float = 0.1, label_smoothing: float = 0.1) -> Loss:
+    """ΨPO with a Ψ of one's own (Azar et al., 2023, equation 6), by regression: (Δ_w − Δ_l − t)².
+
+    ΨPO's optimum has Δ(y) − Δ(y') = (g(y) − g(y'))/β with g(y) the mean of Ψ(p(y ≻ y'')). A label that is right with
+    probability p = 1 − ε gives the target t = (Ψ(p) − Ψ(1 − p))/(2β), which is unbiased where Ψ(p) + Ψ(1 − p) is
+    constant: the identity (IPO's loss, in sums) and the log-odds (whose optimum is conservative DPO's, σ(β·(Δ_w −
+    Δ_l)) = 1 − ε; infinite, and refused, at ε = 0). For another Ψ it is an approximation. β is the paper's τ; sums over
+    tokens; t² where policy and reference agree.
+
+    `psi` maps a probability in [0, 1] to a finite number.
+    """
+    chosen, rejected = rewards(pairs, beta)
+    goal = (psi(1 - label_smoothing) - psi(label_smoothing)) / (2 * beta)
+    return reported(pairs, ((chosen - rejected) / beta - goal).square(), chosen, rejected)
+
+
+def sft(pairs: PairLogps) -> Loss:
+    """−log π(y_w)/|y_w|: the negative log-likelihood of the chosen response per token, as a term beside others."""
+    return Loss(-pairs.chosen / pairs.chosen_tokens, {})
+
+
+def bradley_terry(better: Tensor, worse: Tensor) -> Loss:
+    """−log σ(r_better − r_worse) for rewards [P] (Bradley and Terry, 1952; Ouyang et al., 2022, equation 1). A tie is
+    no success.
+    """
+    margin = better - worse
+    return Loss(-logsigmoid(margin), {"accuracy": (margin > 0).to(margin.dtype), "margin": margin})
+
+
+def weighted(terms: Mapping[str, tuple[float, Callable[[PairLogps], Loss]]]) -> Callable[[PairLogps], Loss]:
+    """Σ weight·loss over terms by name (MPO; Wang et al., 2024, equation 1). The reported values are the first term's,
+    with each term's own loss, unweighted, as `loss/NAME`.
+    """
+
+    def objective(pairs: PairLogps) -> Loss:
+        losses = {name: term(pairs) for name, (_, term) in terms.items()}
+        total = torch.stack([terms[name][0] * loss.per_example for name, loss in losses.items()]).sum(dim=0)
+        own = {f"loss/{name}": loss.per_example for name, loss in losses.items()}
+        return Loss(total, next(iter(losses.values())).values | own)
+
+    return objective
+
+
+def rewards(pairs: PairLogps, beta: float, *, per_token: bool = False) -> tuple[Tensor, Tensor]:
+    """[P] implicit rewards β·Δ of chosen and rejected responses; `per_token`: divided by their lengths."""
+    chosen, rejected = pairs.chosen - pairs.reference_chosen, pairs.rejected - pairs.reference_rejected
+    if per_token:
+        chosen, rejected = chosen / pairs.chosen_tokens, rejected / pairs.rejected_tokens
+    return beta * chosen, beta * rejected
+
+
+def smoothed(margin: Tensor, epsilon: float) -> Tensor:
+    """−(1 − ε)·log σ(m) − ε·log σ(−m)."""
+    return -(1 - epsilon) * logsigmoid(margin) - epsilon * logsigmoid(-margin)
+
+
+def reported(pairs: PairLogps, loss: Tensor, chosen_reward: Tensor, rejected_reward: Tensor) -> Loss:
+    """A loss with the values that every objective on pairs reports. A tie is no success."""
+    margin = chosen_reward - rejected_reward
     return Loss(
         loss,
         {
@@ -61,11 +210,3 @@ def dpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0, sf
             "logps/rejected": pairs.rejected,
         },
     )
-
-
-def bradley_terry(better: Tensor, worse: Tensor) -> Loss:
-    """−log σ(r_better − r_worse) for rewards [P] (Bradley and Terry, 1952; Ouyang et al., 2022, equation 1). A tie is
-    no success.
-    """
-    margin = better - worse
-    return Loss(-logsigmoid(margin), {"accuracy": (margin > 0).to(margin.dtype), "margin": margin})

@@ -15,7 +15,7 @@ from preflab.model.load import load_tokenizer
 from preflab.recipes.settings import DataSettings, ModelSettings
 from preflab.records import Comparison, UserError
 
-Need = Literal["demonstrations", "rankings"]
+Need = Literal["demonstrations", "rankings", "labels"]
 Side = Literal["training", "held-out"]
 
 
@@ -105,6 +105,8 @@ def _fitting(
             yield Dropped(item.row, "no ranking", "the row has a single response, and a preference needs two")
         elif need == "demonstrations" and item.label is False:
             yield Dropped(item.row, "unwanted response", "its label is false")
+        elif need == "labels" and len(item.responses) < 2 and item.label is None:
+            yield Dropped(item.row, "no label", "the row has a single response and does not say whether it was wanted")
         else:
             yield item
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,6 +27,9 @@ from preflab.train.loop import NotFiniteError, StepReport, response_values, trai
 from preflab.train.rows import RankedRows
 from preflab.train.steps import Responses, StepFn, Totals, add_totals, means
 
+StepFns = Callable[[nn.Module, RankedRows, Indices], StepFn]
+"""The step function for some rows, given the module as prepared: what a step needs to know of all its rows at once."""
+
 MORE_IS_BETTER = ("accuracy", "accuracies", "margin", "margins", "chosen")
 """Last words of the metrics of which more is better; of the others, less is."""
 
@@ -43,7 +47,7 @@ def fit(
     module: nn.Module,
     training: RankedRows,
     held_out: RankedRows | None,
-    step_fn: StepFn,
+    step_fns: StepFns,
     settings: TrainSettings,
     *,
     name: str,
@@ -72,7 +76,7 @@ def fit(
     progress = checkpoints.load(latest) if latest else Progress()
     _start_trackers(accelerator, settings)
     with Journal(settings.output_dir, accelerator, name=name, steps=total, first=progress.step) as journal:
-        evaluate = _evaluator(accelerator, prepared, held_out, step_fn, settings, journal, on_evaluation)
+        evaluate = _evaluator(accelerator, prepared, held_out, step_fns, settings, journal, on_evaluation)
         course = _Course(settings, plan, journal, checkpoints, progress, evaluate)
         with _explaining(settings, checkpoints):
             course.begin()
@@ -83,7 +87,7 @@ def fit(
                 scheduler,
                 training,
                 plan.steps,
-                step_fn,
+                partial(step_fns, prepared, training),
                 max_grad_norm=settings.max_grad_norm,
                 first=progress.step,
             )
@@ -93,6 +97,11 @@ def fit(
     for tracker in accelerator.trackers:  # not `end_training`, after which processes could not wait for one another
         tracker.finish()
     return Trained(prepared, course.progress.step)
+
+
+def always(step_fn: StepFn) -> StepFns:
+    """The same step function for all rows."""
+    return lambda *_: step_fn
 
 
 def evaluation_plan(rows: RankedRows, settings: TrainSettings) -> list[Indices]:
@@ -209,7 +218,7 @@ def _evaluator(
     accelerator: Accelerator,
     module: nn.Module,
     rows: RankedRows | None,
-    step_fn: StepFn,
+    step_fns: StepFns,
     settings: TrainSettings,
     journal: Journal,
     on_evaluation: Callable[[int, NDArray[np.float64]], None] | None,
@@ -223,8 +232,8 @@ def _evaluator(
             values = response_values(accelerator, module, rows, evaluation_plan(rows, settings), advance=advance)
         if on_evaluation:
             on_evaluation(step, values)
-        reference = None if rows.reference is None else torch.from_numpy(rows.reference)
-        totals = step_fn(Responses(torch.from_numpy(values), rows.token_counts, rows.widths, reference)).totals
+        step_fn = step_fns(module, rows, np.arange(len(rows.dataset)))
+        totals = step_fn(Responses(torch.from_numpy(values), rows.token_counts, rows.widths, rows.known)).totals
         return {f"eval_{name}": value for name, value in means(totals).items()}
 
     return evaluate

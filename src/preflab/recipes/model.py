@@ -23,10 +23,11 @@ from preflab.model.load import (
     save_model,
 )
 from preflab.model.responses import PROBE, Model, transformers_model
-from preflab.recipes.settings import DPOSettings, RewardSettings, SFTSettings
+from preflab.recipes.preference_settings import PreferenceSettings
+from preflab.recipes.settings import RewardSettings, SFTSettings
 from preflab.records import UserError
 
-TrainingSettings = SFTSettings | RewardSettings | DPOSettings
+TrainingSettings = SFTSettings | RewardSettings | PreferenceSettings
 
 
 def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplate, device: torch.device) -> Model:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from accelerate import Accelerator
 
@@ -32,8 +34,18 @@ class Prepared:
     fingerprint: str
 
 
-def prepare(settings: TrainingSettings, command: str, *, task: Task, need: Need) -> Prepared | TrainResult:
-    """Make all ready for training; or the result, where the folder holds this very run and it is finished."""
+def prepare(
+    settings: TrainingSettings,
+    command: str,
+    *,
+    task: Task,
+    need: Need,
+    inputs: Mapping[str, str] = MappingProxyType({}),
+) -> Prepared | TrainResult:
+    """Make all ready for training; or the result, where the folder holds this very run and it is finished.
+
+    `inputs` are fingerprints of what the run is made from besides settings, model and data.
+    """
     accelerator = start_accelerator(settings)
     template = load_template(settings)
     splits = load_splits(settings, template, need=need, seed=settings.seed)
@@ -41,7 +53,7 @@ def prepare(settings: TrainingSettings, command: str, *, task: Task, need: Need)
     for dataset in filter(None, (splits.training, splits.held_out)):
         check_positions(model, dataset.longest, f"lower max_length (now {settings.max_length})")
     fingerprint = fingerprint_weights(model)
-    if not start_stage(accelerator, settings, command, {"model": fingerprint, **splits.fingerprints}):
+    if not start_stage(accelerator, settings, command, {"model": fingerprint, **splits.fingerprints, **inputs}):
         return finished_result(accelerator, settings)
     announce(accelerator, splits.report())
     return Prepared(accelerator, template, splits, model, fingerprint)

@@ -19,10 +19,10 @@ from preflab.model.load import load_model
 from preflab.model.responses import ResponseLogps, collator
 from preflab.recipes.compare import compare_models
 from preflab.recipes.data import load_template
-from preflab.recipes.dpo import train_dpo
+from preflab.recipes.preference_settings import DPOSettings
+from preflab.recipes.preferences import train_preferences
 from preflab.recipes.reward import train_reward
 from preflab.recipes.settings import (
-    DPOSettings,
     ModelSettings,
     QuickstartSettings,
     RewardSettings,
@@ -139,7 +139,7 @@ def _train(folder: Path, seed: int, *, overwrite: bool) -> dict[str, TrainResult
             **common,
         )
     )
-    dpo = train_dpo(
+    dpo = train_preferences(
         DPOSettings(
             model=str(sft.model),
             output_dir=folder / "dpo",

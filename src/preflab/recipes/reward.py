@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from preflab.data.tokenize import ChatTemplate
 from preflab.figures.study_figures import draw_training_of_reward_model
 from preflab.model.responses import ResponseRewards, collator
-from preflab.recipes.fit import fit
+from preflab.recipes.fit import always, fit
 from preflab.recipes.model import save_trained
 from preflab.recipes.prepare import prepare
 from preflab.recipes.settings import RewardSettings
@@ -43,7 +43,14 @@ def train_reward(settings: RewardSettings) -> TrainResult:
 
     step_fn = partial(reward_step, center=settings.center_rewards_coefficient)
     trained = fit(
-        accelerator, module, training, held_out, step_fn, settings, name="reward model", on_evaluation=on_evaluation
+        accelerator,
+        module,
+        training,
+        held_out,
+        always(step_fn),
+        settings,
+        name="reward model",
+        on_evaluation=on_evaluation,
     )
     if accelerator.is_main_process:
         _draw_histograms(settings.output_dir)

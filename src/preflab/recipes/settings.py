@@ -95,7 +95,7 @@ class TrainSettings(Settings):
     )
     per_device_train_batch_size: int = Field(default=8, ge=1, description="Comparisons per device and forward pass.")
     per_device_eval_batch_size: int = Field(
-        default=16, ge=1, description="The same for evaluations and for DPO's reference."
+        default=16, ge=1, description="The same for evaluations and for the reference."
     )
     max_tokens_per_batch: int | None = Field(
         default=None,
@@ -150,6 +150,13 @@ class TrainSettings(Settings):
         return self
 
 
+NOT_IN_RESULT = {
+    *("output_dir", "overwrite", "report_to", "push_to_hub", "logging_steps", "per_device_eval_batch_size"),
+    *("save_strategy", "save_steps", "save_total_limit"),  # the best checkpoint is kept whatever these say
+}
+"""Settings that change nothing of the trained weights, so a run may go on with other ones."""
+
+
 class SFTSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
     """Supervised fine-tuning on the best response of each row; the loss is on the response only."""
 
@@ -172,30 +179,6 @@ class RewardSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
         default=0.0,
         ge=0,
         description="Adds c·mean(r²), which keeps rewards around zero (Eisenstein et al., 2023, of r_w + r_l: 0.01).",
-    )
-
-
-class DPOSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
-    """Direct preference optimisation against the model that the run starts from."""
-
-    output_dir: Path = Field(default=Path("runs/dpo"), description=TrainSettings.model_fields["output_dir"].description)
-    learning_rate: float = Field(
-        default=1e-6,
-        gt=0,
-        description="Peak learning rate of AdamW (TRL's DPO default: 1e-6; published LoRA runs on HH use 1e-5).",
-    )
-    beta: float = Field(
-        default=0.1,
-        gt=0,
-        description="Strength of the pull towards the reference (DPO paper: 0.1; published LoRA runs on HH: 0.2).",
-    )
-    label_smoothing: float = Field(
-        default=0.0, ge=0, lt=0.5, description="Probability that a label is wrong: conservative DPO (Mitchell, 2023)."
-    )
-    sft_weight: float = Field(
-        default=0.0,
-        ge=0,
-        description="Weight of an SFT term on the chosen response, per token (RPO); keeps it from growing unlikely.",
     )
 
 
@@ -304,6 +287,10 @@ class FormatsSettings(Settings):
     """The formats of preference data that are known by name."""
 
 
+class ObjectivesSettings(Settings):
+    """The objectives of `preflab train NAME`: formula, what each needs, defaults, and where they come from."""
+
+
 class SandboxSettings(Settings):
     """Write the embedded sandbox to a folder: preference files in several formats, and its untrained tiny model."""
 
@@ -315,6 +302,23 @@ class SandboxSettings(Settings):
     )
     length_bias: float = Field(default=0.0, description="How much annotators like length for its own sake.")
     seed: int = Field(default=0, ge=0, description="Seed of the world.")
+
+
+class RunSettings(Settings):
+    """Run an experiment: its stages in their order, each as far as it is not done, and one report at the end."""
+
+    experiment: Annotated[Path, Positional()] = Field(
+        description="The experiment's file, as docs/experiments.md has it."
+    )
+    assignments: Annotated[tuple[str, ...], Positional()] = Field(
+        default=(),
+        description="key=value: a value (model=./my-model), a stage's setting (dpo.beta=0.2), what it sweeps "
+        "(dpo.sweep.beta=[0.1,0.2]), a setting for all (settings.seed=1), or output_dir.",
+    )
+    overwrite: bool = Field(
+        default=False, description="Discard, and make anew, stages made from other inputs, and all that follows them."
+    )
+    dry_run: bool = Field(default=False, description="Run nothing: show the stages, and what they will take.")
 
 
 class QuickstartSettings(Settings):

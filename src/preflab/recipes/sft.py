@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from preflab.model.responses import ResponseLogps, collator
-from preflab.recipes.fit import fit
+from preflab.recipes.fit import always, fit
 from preflab.recipes.model import save_trained
 from preflab.recipes.prepare import prepare
 from preflab.recipes.settings import SFTSettings
@@ -24,6 +24,6 @@ def train_sft(settings: SFTSettings) -> TrainResult:
     collate = collator(module.share_prefix)
     training = BestRows(splits.training, collate)
     held_out = BestRows(splits.held_out, collate) if splits.held_out else None
-    trained = fit(accelerator, module, training, held_out, sft_step, settings, name="SFT")
+    trained = fit(accelerator, module, training, held_out, always(sft_step), settings, name="SFT")
     final = save_trained(accelerator, trained.module, start.template, settings.output_dir)
     return finish_training(accelerator, settings, final, step=trained.step)

@@ -16,16 +16,14 @@ from torch import Tensor, nn
 from preflab.data.batches import Indices, Step
 from preflab.model.prefix import PrefixBatch
 from preflab.records import UserError
-from preflab.train.steps import Responses, StepFn, Totals, add_totals
+from preflab.train.steps import Known, Responses, StepFn, Totals, add_totals
 
 
 class Rows(Protocol):
     """Tokenised comparisons with what the objective needs of each."""
 
-    def batch(self, indices: Indices) -> tuple[PrefixBatch, Tensor | None]:
-        """The comparisons in prefix layout, and the reference's log-probabilities of their responses ([R]), if there
-        are any.
-        """
+    def batch(self, indices: Indices) -> tuple[PrefixBatch, Known]:
+        """The comparisons in prefix layout, and what is known of their responses."""
         ...
 
     def weight(self, indices: Indices) -> float:
@@ -60,18 +58,20 @@ def train(
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     rows: Rows,
     plan: Sequence[Step],
-    step_fn: StepFn,
+    step_fn_for: Callable[[Indices], StepFn],
     *,
     max_grad_norm: float,
     first: int = 0,
 ) -> Iterator[StepReport]:
     """Take the optimizer steps `plan[first:]`, one per item of the iteration; what to do between them is the caller's.
 
-    A non-finite loss or gradient raises NotFiniteError before the weights are touched.
+    `step_fn_for` is given the rows of a step, over all processes and forward passes, before its first one: what it
+    finds out of them all together (the KL of KTO) does not depend on how they are cut. A non-finite loss or gradient
+    raises NotFiniteError before the weights are touched.
     """
     module.train()
     for index in range(first, len(plan)):
-        weight = rows.weight(plan[index].rows)
+        weight, step_fn = rows.weight(plan[index].rows), step_fn_for(plan[index].rows)
         passes = plan[index].of_process(accelerator.process_index, accelerator.num_processes)
         parts, tokens = [], 0
         for number, indices in enumerate(passes):
@@ -133,12 +133,11 @@ def response_values(
 def _forward(
     accelerator: Accelerator, module: nn.Module, rows: Rows, indices: Indices
 ) -> tuple[PrefixBatch, Responses]:
-    batch, reference = rows.batch(indices)
+    batch, known = rows.batch(indices)
     batch = batch.to(accelerator.device)
-    reference = None if reference is None else reference.to(accelerator.device)
     with accelerator.autocast():
         values = module(batch)
-    return batch, Responses(values, batch.token_counts, batch.widths, reference)
+    return batch, Responses(values, batch.token_counts, batch.widths, known.to(accelerator.device))
 
 
 def _clip(accelerator: Accelerator, module: nn.Module, max_grad_norm: float) -> float:

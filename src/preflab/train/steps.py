@@ -13,7 +13,23 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from preflab.objectives import Loss, PairLogps, bradley_terry
+from preflab.objectives import LabelledLogps, Loss, PairLogps, bradley_terry
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of R responses besides their ids, where the objective needs it.
+
+    reference: [R] the reference's log-probabilities
+    wanted:    [R] bool, whether a response is a good one
+    """
+
+    reference: Tensor | None = None
+    wanted: Tensor | None = None
+
+    def to(self, device: torch.device) -> Known:
+        """The same on another device."""
+        return Known(*(None if value is None else value.to(device) for value in (self.reference, self.wanted)))
 
 
 @dataclass(frozen=True)
@@ -22,13 +38,12 @@ class Responses:
 
     values:       [R] log-probabilities of a policy, or rewards
     token_counts: [R]
-    reference:    [R] the reference's log-probabilities, where the objective needs them
     """
 
     values: Tensor
     token_counts: Tensor
     widths: tuple[int, ...]
-    reference: Tensor | None = None
+    known: Known = Known()
 
     @cached_property
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -68,6 +83,7 @@ class StepOutput:
 
 StepFn = Callable[[Responses], StepOutput]
 PairObjective = Callable[[PairLogps], Loss]
+LabelObjective = Callable[[LabelledLogps], Loss]
 
 
 def sft_step(responses: Responses) -> StepOutput:
@@ -93,15 +109,47 @@ def reward_step(responses: Responses, *, center: float = 0.0) -> StepOutput:
 
 
 def pair_step(responses: Responses, *, objective: PairObjective) -> StepOutput:
-    """A DPO-type objective over all pairs of each comparison; the weight is one per comparison."""
-    assert responses.reference is not None
+    """A DPO-type objective over all pairs of each comparison; the weight is one per comparison.
+
+    Besides what the objective reports, `logps/chosen_change` is log π − log π_ref of the chosen responses, where there
+    is a reference: below zero, they have become less likely than before training.
+    """
     better, worse, weights = responses.pairs
-    policy, reference, counts = responses.values, responses.reference, responses.token_counts
-    loss, values = objective(
-        PairLogps(policy[better], policy[worse], reference[better], reference[worse], counts[better], counts[worse])
-    )
+    policy, counts, known = responses.values, responses.token_counts, responses.known.reference
+    reference = torch.full_like(policy, float("nan")) if known is None else known
+    pairs = PairLogps(policy[better], policy[worse], reference[better], reference[worse], counts[better], counts[worse])
+    loss, values = objective(pairs)
+    if known is not None:
+        values = {**values, "logps/chosen_change": pairs.chosen - pairs.reference_chosen}
     loss_sum = (weights * loss).sum()
     return StepOutput(loss_sum, _pair_totals(loss_sum, values, weights, len(responses.widths)))
+
+
+def label_step(responses: Responses, *, objective: LabelObjective, kl: Tensor) -> StepOutput:
+    """An objective on single responses, each wanted or not; the weight is one per response.
+
+    `kl` ([]) is the same for all forward passes of a step. Rewards and log-probabilities are reported of wanted
+    (`chosen`) and unwanted (`rejected`) responses apart, each with its own count.
+    """
+    known, wanted = responses.known.reference, responses.known.wanted
+    assert known is not None, "the recipe computes a reference for every objective on labels"
+    assert wanted is not None, "so are labels"
+    loss, values = objective(LabelledLogps(responses.values, known, wanted, kl))
+    sides = {"chosen": wanted, "rejected": ~wanted}
+    apart = {
+        f"{name}/{side}": _moments(values[name][these].detach())
+        for name in ("rewards", "logps")
+        for side, these in sides.items()
+    }
+    change = (responses.values - known)[wanted].detach()
+    totals = {
+        "loss": _moments(loss.detach()),
+        **apart,
+        "rewards/accuracies": _moments(values["accuracies"].detach()),
+        "logps/chosen_change": _moments(change),
+        "kl": _moments(kl.detach().expand(len(loss))),
+    }
+    return StepOutput(loss.sum(), totals)
 
 
 def means(totals: Totals) -> dict[str, float]:

@@ -1,0 +1,54 @@
+"""Objectives on pairs that need no reference. Pure functions of the policy's log-probabilities, [P] losses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from preflab.objectives.pairs import reported, sft, smoothed
+from preflab.objectives.records import Loss, PairLogps
+
+
+def simpo(pairs: PairLogps, *, beta: float = 2.0, gamma_beta_ratio: float = 0.5) -> Loss:
+    """Simple preference optimisation (Meng et al., 2024, equation 6): −log σ(β·(a_w − a_l) − γ).
+
+    a = log π(y)/|y| is the mean log-probability per token, and γ = `gamma_beta_ratio`·β the margin that the chosen
+    response should have, so the ratio is in nats per token. Reported rewards are β·a.
+    """
+    chosen, rejected = _per_token(pairs)
+    loss = -logsigmoid(beta * (chosen - rejected - gamma_beta_ratio))
+    return reported(pairs, loss, beta * chosen, beta * rejected)
+
+
+def cpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0, sft_weight: float = 1.0) -> Loss:
+    """Contrastive preference optimisation (Xu et al., 2024, equations 4 to 6): −log σ(β·(log π(y_w) − log π(y_l))),
+    sums over tokens, plus `sft_weight`·(−log π(y_w)/|y_w|).
+
+    The second term is per token, as implementations have it, so that it does not grow with the length. Reported
+    rewards are β·log π.
+    """
+    chosen, rejected = beta * pairs.chosen, beta * pairs.rejected
+    loss = smoothed(chosen - rejected, label_smoothing) + sft_weight * sft(pairs).per_example
+    return reported(pairs, loss, chosen, rejected)
+
+
+def orpo(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
+    """Odds ratio preference optimisation (Hong et al., 2024, equation 6): −a_w − β·log σ(log odds_w − log odds_l).
+
+    a = log π(y)/|y|, and odds = e^a / (1 − e^a): means over tokens throughout. β is the paper's λ. Reported rewards are
+    β·a.
+    """
+    chosen, rejected = _per_token(pairs)
+    loss = -chosen - beta * logsigmoid(_log_odds(chosen) - _log_odds(rejected))
+    return reported(pairs, loss, beta * chosen, beta * rejected)
+
+
+def _per_token(pairs: PairLogps) -> tuple[Tensor, Tensor]:
+    return pairs.chosen / pairs.chosen_tokens, pairs.rejected / pairs.rejected_tokens
+
+
+def _log_odds(logp: Tensor) -> Tensor:
+    """log(p / (1 − p)) from log p. A probability that rounds to 1 has odds as large as the precision can tell."""
+    below_one = logp.clamp(max=-torch.finfo(logp.dtype).eps)
+    return below_one - torch.log(-torch.expm1(below_one))

@@ -1,0 +1,49 @@
+"""The Ψ of ΨPO: one that is known by name, or a function of the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+
+from preflab.objectives import PSI
+from preflab.own_function import load_function, names_function, place_of
+from preflab.records import UserError
+
+
+def read_psi(spec: str, *, label_smoothing: float) -> Callable[[float], float]:
+    """A name of `PSI`, or `file.py:function` from a probability to a number.
+
+    Raises UserError where there is none, or where it is not finite at the two probabilities that are asked for, 1 − ε
+    and ε.
+    """
+    if spec in PSI:
+        psi, where = PSI[spec], spec
+    elif names_function(spec):
+        function, path = load_function(spec, "for psi")
+        psi, where = function, str(path)
+    else:
+        raise UserError(f"psi: found {spec!r}; one of {', '.join(PSI)}, or file.py:function, is needed")
+    for probability in (1 - label_smoothing, label_smoothing):
+        try:
+            value = float(psi(probability))
+        except (ZeroDivisionError, OverflowError):
+            value = math.inf
+        except Exception as error:
+            place = place_of(error, path) if spec not in PSI else where
+            raise UserError(
+                f"psi: {place}: {type(error).__name__}: {error}, at the probability {probability}"
+            ) from error
+        if not math.isfinite(value):
+            raise UserError(
+                f"psi: {where} is not finite at the probability {probability}; a label_smoothing above 0 keeps "
+                "away from 0 and 1"
+            )
+    return lambda probability: float(psi(probability))
+
+
+def psi_fingerprint(spec: str) -> str:
+    """Changes with the file of a user's own function."""
+    if spec in PSI or not names_function(spec):
+        return spec
+    return hashlib.sha256(load_function(spec, "for psi")[1].read_bytes()).hexdigest()[:16]

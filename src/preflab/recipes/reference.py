@@ -1,0 +1,85 @@
+"""The reference's log-probabilities: computed once from the policy as it starts, cached, and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import nn
+
+from preflab.data.cache import default_cache_dir
+from preflab.recipes.fit import evaluation_plan
+from preflab.recipes.settings import TrainSettings
+from preflab.records import UserError
+from preflab.terminal import progress_bar
+from preflab.train.loop import response_values
+from preflab.train.rows import RankedRows
+
+
+def reference_logps(
+    accelerator: Accelerator, policy: nn.Module, rows: RankedRows, settings: TrainSettings, weights: str
+) -> NDArray[np.float64]:
+    """[R] log-probabilities under the policy as it starts; from the cache where the same weights met the same rows
+    before.
+    """
+    identity = f"{weights} {rows.fingerprint} {accelerator.mixed_precision} {accelerator.device.type}"
+    key = hashlib.sha256(identity.encode()).hexdigest()[:32]
+    path = default_cache_dir() / "reference" / f"{key}.npy"
+    cached = _read_cache(path, int(rows.offsets[-1]))
+    # All processes go the same way: one that computes alone would wait for the others for ever.
+    found = accelerator.reduce(torch.tensor(float(cached is not None), device=accelerator.device), reduction="sum")
+    if cached is not None and int(found) == accelerator.num_processes:
+        return cached
+    with progress_bar(disable=not accelerator.is_main_process) as bar:
+        task = bar.add_task("reference", total=len(rows.dataset), shown="")
+        plan = evaluation_plan(rows, settings)
+        values = response_values(accelerator, policy, rows, plan, advance=lambda count: bar.advance(task, count))
+    if accelerator.is_main_process:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}.tmp.npy")
+        np.save(unfinished, values)
+        unfinished.replace(path)
+    accelerator.wait_for_everyone()
+    return values
+
+
+def check_reference(accelerator: Accelerator, policy: nn.Module, rows: RankedRows, settings: TrainSettings) -> None:
+    """Refuse to train where policy and reference differ before the first step: the loss would not start at ln 2.
+
+    A wrong cache, or weights that are not those the reference was computed with, are silent otherwise. Looks at the
+    batches with the longest and the shortest rows, at each response by its own measure.
+    """
+    half = accelerator.mixed_precision != "no" or next(policy.parameters()).dtype != torch.float32
+    relative, absolute = (2e-2, 1e-1) if half else (1e-4, 1e-3)
+    plan = evaluation_plan(rows, settings)
+    training = policy.training
+    policy.eval()  # as the reference was computed
+    for indices in (plan[0], plan[-1]):
+        batch, known = rows.batch(indices)
+        reference = known.reference
+        assert reference is not None
+        with torch.no_grad(), accelerator.autocast():
+            difference = (policy(batch.to(accelerator.device)).float().cpu() - reference).abs()
+        allowed = relative * reference.abs() + absolute
+        worst = int((difference / allowed).argmax())  # of which NaN is the greatest
+        if not difference[worst] <= allowed[worst]:
+            raise UserError(
+                f"before the first step a log-probability of the policy differs from the reference's by "
+                f"{difference[worst]:.3g} (rounding explains {allowed[worst]:.3g}), so the loss would not start where "
+                "policy and reference agree (DPO's would not start at ln 2). The reference is not the model that "
+                f"training starts from; if the cache is damaged, remove {default_cache_dir() / 'reference'}"
+            )
+    policy.train(training)
+
+
+def _read_cache(path: Path, count: int) -> NDArray[np.float64] | None:
+    try:
+        values = np.load(path)
+    except (OSError, ValueError, EOFError):
+        return None  # not there, or damaged: it is computed again
+    return values if values.shape == (count,) and np.isfinite(values).all() else None
