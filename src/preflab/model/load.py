@@ -8,6 +8,7 @@ import difflib
 import json
 import logging
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -43,7 +44,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedT
     name = final_model(name) or name
     if (base := adapter_base(name)) and not (Path(name) / "tokenizer_config.json").exists():
         name = base
-    with _loading(name, "tokenizer"):
+    with loading(name, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(_where(name), **_gguf(name), trust_remote_code=trust_remote_code)
     if not tokenizer.is_fast:
         raise UserError(f"{name} has only a slow tokenizer; preflab needs a fast one (tokenizer.json)")
@@ -67,7 +68,7 @@ def load_model(
             # Its base model need not have a reward head where the adapter brings one.
             own_head = task == "reward" and _brings_head(name)
             inner = load_model(base, task, dtype=dtype, fresh_head=own_head, trust_remote_code=trust_remote_code)
-            with _loading(name, "adapter"):
+            with loading(name, "adapter"):
                 adapted = PeftModel.from_pretrained(inner, name, is_trainable=True)
             return _trained_in_float32(adapted) if task == "reward" else adapted
         if not fresh_head:
@@ -78,7 +79,7 @@ def load_model(
         )
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code, "output_loading_info": True}
     options |= _gguf(name) | ({"num_labels": 1} if task == "reward" else {})
-    with _loading(name, "model"):
+    with loading(name, "model"):
         model, info = CLASSES[task].from_pretrained(_where(name), **options)
     if task == "policy" and any("SequenceClassification" in name for name in model.config.architectures or ()):
         raise UserError(f"{name} is a reward model, not a language model: give the policy to start from")
@@ -125,7 +126,8 @@ def add_lora(
         modules_to_save=["score"] if task == "reward" else None,
     )
     try:
-        return _trained_in_float32(get_peft_model(model, config))
+        with _quiet():
+            return _trained_in_float32(get_peft_model(model, config))
     except ValueError as error:
         if not targets:
             raise
@@ -246,7 +248,7 @@ def _adapter_config(name: str) -> dict[str, Any]:
 
 
 def _brings_head(name: str) -> bool:
-    with _loading(name, "adapter"):
+    with loading(name, "adapter"):
         return any(key.endswith("score.weight") for key in load_peft_weights(name, device="cpu"))
 
 
@@ -279,7 +281,7 @@ def _gguf(name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _loading(name: str, what: str) -> Iterator[None]:
+def loading(name: str, what: str) -> Iterator[None]:
     """Turn the many ways in which loading fails into one message."""
     path = Path(name)
     looks_local = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or name.endswith(".gguf")
@@ -310,12 +312,17 @@ def _loading(name: str, what: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bars and reports (of a missing reward head, say): what matters is said by us."""
+    """Without transformers' progress bars and reports (of a missing reward head, say): what matters is said by us.
+
+    Nor with its word on a property that PEFT asks for by an old name, which no user can mend.
+    """
     level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r".*is_gradient_checkpointing.* is deprecated", FutureWarning)
+            yield
     finally:
         transformers_logging.set_verbosity(level)
         if bars:

@@ -68,7 +68,8 @@ def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplat
             targets=settings.lora_target_modules,
         )
     if settings.gradient_checkpointing:
-        inner.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[no-untyped-call]
+        newer = getattr(inner, "activation_checkpointing_enable", None)  # as newer versions call it
+        (newer or inner.gradient_checkpointing_enable)({"use_reentrant": False})
     sharded = parse_flag_from_env("ACCELERATE_USE_FSDP") or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
     if not sharded:
         nn.Module.to(model, device)
