@@ -5,7 +5,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test lint bench notebooks clean
 
 quickstart: $(INSTALLED)  ## the whole chain on the embedded sandbox, on the CPU
 	$(BIN)/preflab quickstart
@@ -22,6 +22,9 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)  ## our steps against TRL's, on this machine; other models and data: make bench ARGS="--model … --pairs …"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,bench]"
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+notebooks: $(INSTALLED)  ## run the notebooks from top to bottom, and store them with what they showed
+	OMP_NUM_THREADS=1 $(BIN)/python notebooks/execute.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

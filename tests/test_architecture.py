@@ -36,7 +36,7 @@ ROOMS: Mapping[str, set[str]] = {
     "generate": GROUND | {"model", "data"},
     "score": GROUND | {"model", "data"},
     "judge": GROUND | {"analysis", "model", "data", "generate"},
-    "experiments": GROUND,
+    "experiments": GROUND | {"objectives", "analysis", "model", "sandbox", "data"},
     "recipes": GROUND
     | {"objectives", "analysis", "figures", "tables", "report", "experiments"}
     | {"model", "sandbox", "data", "train", "generate", "score", "judge"},

@@ -4,62 +4,35 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import loop_runs
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from loop_runs import OneOfMany, assert_same, averaged, gradients
 from memory_rows import random_rows
 from tiny_models import tiny_model
 from torch import Tensor, nn
 
-from preflab.data.batches import Indices, Step, plan_evaluation, plan_training
+from preflab.data.batches import Indices, Step, plan_evaluation
 from preflab.model.prefix import prefix_batch, separate_batch
 from preflab.model.responses import ResponseLogps, ResponseRewards
 from preflab.objectives import dpo
 from preflab.records import UserError
-from preflab.train.loop import StepReport, response_values, train
+from preflab.train.loop import response_values, train
 from preflab.train.rows import BestRows, RankedRows
 from preflab.train.steps import StepFn, means, pair_step, reward_step, sft_step
 
-Grads = dict[str, Tensor]
 DATASET = random_rows(19, widths=(2, 3, 2))
 KINDS: dict[str, tuple[type[RankedRows], StepFn]] = {
     "sft": (BestRows, sft_step),
     "reward": (RankedRows, partial(reward_step, center=0.1)),
     "dpo": (RankedRows, partial(pair_step, objective=partial(dpo, beta=0.5))),
 }
-
-
-class OneOfMany:
-    """An accelerator that believes to be one of several processes, and hears nothing of the others."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, process_index: int = 0, num_processes: int = 1) -> None:
-        self.process_index = process_index
-        self.num_processes = num_processes
-        self.sync_gradients = True
-
-    def no_sync(self, _module: nn.Module) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def autocast(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def backward(self, loss: Tensor) -> None:
-        loss.backward()
-
-    def clip_grad_norm_(self, parameters: Any, limit: float) -> Tensor:
-        return nn.utils.clip_grad_norm_(parameters, limit)
-
-    def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
-        assert reduction == "sum"
-        return tensor
 
 
 def module_and_rows(kind: str) -> tuple[nn.Module, RankedRows, StepFn]:
@@ -76,43 +49,14 @@ def module_and_rows(kind: str) -> tuple[nn.Module, RankedRows, StepFn]:
     return module, rows, step_fn
 
 
-def run(
-    kind: str, plan: Sequence[Step], accelerator: Any = None, *, learning_rate: float = 0.0, clip: float = 1e9
-) -> tuple[list[Grads], list[StepReport]]:
+def run(kind: str, plan: Sequence[Step], accelerator: Any = None, **options: float) -> Any:
     """The gradients as the optimizer saw them in each step, and the reports."""
     module, rows, step_fn = module_and_rows(kind)
-    seen: list[Grads] = []
-    optimizer = torch.optim.SGD(module.parameters(), lr=learning_rate)
-    optimizer.register_step_pre_hook(
-        lambda *_: seen.append({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
-    )
-    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    reports = train(
-        accelerator or OneOfMany(), module, optimizer, schedule, rows, plan, lambda _: step_fn, max_grad_norm=clip
-    )
-    return seen, list(reports)
+    return gradients(module, rows, lambda _: step_fn, plan, accelerator, **options)
 
 
-def planned(*, batch_size: int | None = None, max_tokens: int | None = None, passes: int) -> Sequence[Step]:
-    rows = RankedRows(DATASET, prefix_batch)
-    return plan_training(
-        rows.lengths,
-        epochs=1.0,
-        max_steps=-1,
-        batch_size=batch_size or 1,
-        max_tokens=max_tokens,
-        passes=passes,
-        seed=3,
-    ).steps
-
-
-def assert_same(found: Sequence[Grads], expected: Sequence[Grads], relative: float = 1e-6) -> None:
-    assert len(found) == len(expected) > 1
-    for ours, theirs in zip(found, expected, strict=True):
-        assert ours.keys() == theirs.keys()
-        largest = max(float(grad.norm()) for grad in theirs.values())
-        for name, grad in theirs.items():
-            assert float((ours[name] - grad).norm()) <= relative * max(float(grad.norm()), 0.1 * largest), name
+def planned(**options: Any) -> Sequence[Step]:
+    return loop_runs.planned(RankedRows(DATASET, prefix_batch).lengths, **options)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -137,11 +81,7 @@ def test_several_processes_share_a_step(kind: str, processes: int) -> None:
     assert any(len(step.micro_batches) % processes for step in plan), "some pass must be empty"
     expected, _ = run(kind, plan)
     shares = [run(kind, plan, OneOfMany(index, processes)) for index in range(processes)]
-    averaged = [
-        {name: torch.stack([grads[name] for grads in step]).mean(dim=0) for name in step[0]}
-        for step in zip(*(grads for grads, _ in shares), strict=True)
-    ]
-    assert_same(averaged, expected)
+    assert_same(averaged([grads for grads, _ in shares]), expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)

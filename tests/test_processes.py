@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_runs import arguments, run, weights, write_model
+from tiny_runs import arguments, history, run, weights, write_model
 
 from preflab.cli import main
 from preflab.recipes import reward, stage
@@ -21,7 +21,14 @@ from preflab.train.journal import read_metrics
 # have an odd number of batches.
 CUT: dict[str, Any] = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 3, "max_steps": 5}
 ALONE: dict[str, Any] = {**CUT, "gradient_accumulation_steps": 4}
-KINDS = ("sft", "reward", "dpo")
+# What is trained, and by which settings of its own; KTO's KL is that of both processes' rows.
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sft": ("sft", {}),
+    "reward": ("reward", {}),
+    "dpo": ("dpo", {}),
+    "kto": ("kto", {"learning_rate": 1e-2}),
+    "mixture": ("simpo", {"mix": ("ipo?weight=0.5", "sft?weight=0.1")}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +36,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, P
     """For each kind of training, the folder of one process's run and of two processes'."""
     root = tmp_path_factory.mktemp("processes")
     model = write_model(root / "tiny")
-    commands = [arguments(kind, model, root / f"two-{kind}", **CUT) for kind in KINDS]
+    commands = [arguments(kind, model, root / f"two-{name}", **CUT, **own) for name, (kind, own) in KINDS.items()]
     # `accelerate launch --cpu` starts a single process, whatever number it is told, unless there is MPI.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", __file__]
     done = subprocess.run(
@@ -40,9 +47,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, P
         timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for kind in KINDS:
-        run(kind, model, root / f"one-{kind}", **ALONE)
-    return {kind: (root / f"one-{kind}", root / f"two-{kind}") for kind in KINDS}
+    for name, (kind, own) in KINDS.items():
+        run(kind, model, root / f"one-{name}", **ALONE, **own)
+    return {name: (root / f"one-{name}", root / f"two-{name}") for name in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -53,6 +60,14 @@ def test_metrics_are_the_same(kind: str, folders: dict[str, tuple[Path, Path]]) 
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
     losses = [row["loss"] for row in one if "loss" in row]
     assert len(set(losses)) == len(losses) == 5, "something was learned"
+
+
+def test_the_kl_is_that_of_both_processes_rows(folders: dict[str, tuple[Path, Path]]) -> None:
+    """Else each process would subtract its own from the rewards."""
+    one, two = (history(folder, "kl") for folder in folders["kto"])
+    assert one == pytest.approx(two, rel=1e-5, abs=1e-6)
+    assert max(one) > 0.1
+    assert len(set(one)) > 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

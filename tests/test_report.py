@@ -22,9 +22,10 @@ from preflab.analysis.results import Estimate
 from preflab.analysis.study import Answer, Case, Player, Study
 from preflab.figures.study_figures import ReportFigure, report_figures
 from preflab.records import Message
-from preflab.report import cells, page
+from preflab.report import cells, layout, page
 from preflab.report.cases import pack_cases
-from preflab.report.page import THEMES, render, write_report
+from preflab.report.layout import THEMES
+from preflab.report.page import render, write_report
 from preflab.rundir import write_json
 
 VOID = {"meta", "input", "br", "link", "img", "hr", "wbr"}
@@ -348,15 +349,15 @@ def test_text_has_the_contrast_that_wcag_aa_asks(theme: str) -> None:
 
 
 def test_every_colour_of_the_style_is_in_both_themes() -> None:
-    style = page._read("page.css") + page._read("page.html.j2")
+    style = "".join(map(layout._read, ("page.css", "base.html.j2", "page.html.j2", "experiment.html.j2")))
     used = set(re.findall(r"var\(--([a-z]+)\)", style))
     assert used <= set(THEMES["light"])
     assert set(THEMES["light"]) == set(THEMES["dark"])
 
 
-@pytest.mark.parametrize("name", ["theme.js", *page._SCRIPTS])
+@pytest.mark.parametrize("name", ["theme.js", "choices.js", *page.SCRIPTS])
 def test_scripts_cannot_end_their_own_element(name: str) -> None:
-    script = page._read(name)
+    script = layout._read(name)
     assert not re.search(r"</script|<!--", script, re.IGNORECASE)
     assert "innerHTML" not in script
     assert "eval(" not in script

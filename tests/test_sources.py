@@ -154,7 +154,7 @@ def test_slices_take_the_rows_that_hub_splits_would(span: str, expected: range, 
         ("[a:b]", "slice at the end is not understood"),
         ("[:1.5]", "slice at the end is not understood"),
         ("[1:2:3]", "slice at the end is not understood"),
-        ("[:5][:2]", "two slices"),
+        ("[:5][6:]", "beyond the 5 rows"),
     ],
 )
 def test_a_slice_that_cannot_be_taken_is_refused_before_the_first_row(span: str, message: str, tmp_path: Path) -> None:

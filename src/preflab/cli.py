@@ -132,6 +132,12 @@ COMMANDS: Mapping[str, Command] = {
         help="Judge models, or training checkpoints, at several temperatures.",
         config=True,
     ),
+    "frontier": Command(
+        settings="preflab.recipes.frontier_settings:FrontierSettings",
+        run="preflab.recipes.frontier:measure_frontier",
+        help="Measure policies against their KL from the reference: gold reward, a reward model's score, best-of-n.",
+        config=True,
+    ),
     "report": Command(
         settings="preflab.recipes.study_settings:ReportSettings",
         run="preflab.recipes.report:build_report",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import types
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
@@ -174,16 +174,24 @@ def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
-def _read_yaml(path: Path) -> dict[str, object]:
+def parse_yaml(text: str, place: str) -> object:
+    """The value that YAML text stands for. Raises UserError that names the place, and the line where there are several."""
     try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader: it builds plain values only
+        return yaml.load(text, _Loader)  # a SafeLoader: it builds plain values only
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f"{place}, line {mark.line + 1}" if mark and "\n" in text else place
+        raise UserError(f"{where}: not valid YAML: {problem or error}") from error
+
+
+def read_yaml(path: Path) -> dict[str, object]:
+    """The names and values of a settings file, an empty one's too. Raises UserError where it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else (error.strerror or str(error)).lower()
         raise UserError(f"{path}: cannot read this settings file: {reason}") from error
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        raise UserError(f"{where}: not valid YAML: {problem or error}") from error
+    loaded = parse_yaml(text, str(path))
     if loaded is None:
         return {}
     if not isinstance(loaded, dict):
@@ -200,9 +208,11 @@ def load_settings(cls: type[SettingsT], config_file: Path | None, overrides: Map
     Raises `UserError` with one line per setting that cannot be used: where it was given, what was found, what would be
     right. All of them are listed at once.
     """
-    given, fields = _read_yaml(config_file) if config_file else {}, named_fields(cls)
+    given, fields = read_yaml(config_file) if config_file else {}, named_fields(cls)
 
     def place(name: str) -> str:
+        if not name:
+            return ""
         if name in overrides or config_file is None:
             return name.upper() if name in fields and is_positional(fields[name]) else "--" + name.replace("_", "-")
         return f"{config_file}: {name}"
@@ -210,14 +220,22 @@ def load_settings(cls: type[SettingsT], config_file: Path | None, overrides: Map
     try:
         return cls.model_validate({**given, **overrides})
     except ValidationError as error:
-        problems: dict[str, dict[str, None]] = {}  # ordered, each once: a union reports the same for all its members
-        for detail in error.errors(include_url=False):
-            where = place(str(detail["loc"][0])) + _element(detail) if detail["loc"] else ""
-            problems.setdefault(where, {})[_explain(cls, detail)] = None
-        lines = [f"{where}: {'; or '.join(found)}" if where else "; ".join(found) for where, found in problems.items()]
+        lines = explain(cls, error, place)
         if len(lines) > 1:
             lines.insert(0, f"{len(lines)} settings cannot be used:")
         raise UserError("\n".join(lines)) from None
+
+
+def explain(cls: type[Settings], error: ValidationError, place: Callable[[str], str]) -> list[str]:
+    """One line per setting that cannot be used: its place, what was found and what would be right.
+
+    place: a setting's name -> where it was given; the empty name stands for all of them together.
+    """
+    problems: dict[str, dict[str, None]] = {}  # ordered, each once: a union reports the same for all its members
+    for detail in error.errors(include_url=False):
+        name = str(detail["loc"][0]) if detail["loc"] else ""
+        problems.setdefault(place(name) + _element(detail), {})[_explain(cls, detail)] = None
+    return [f"{where}: {'; or '.join(found)}" if where else "; ".join(found) for where, found in problems.items()]
 
 
 def _element(detail: ErrorDetails) -> str:
@@ -276,4 +294,9 @@ def resolved(settings: Settings) -> dict[str, Any]:
 
 def dump_settings(settings: Settings, path: Path) -> None:
     """Write every setting as YAML that `load_settings` reads back (but for secrets, which are blacked out)."""
-    write_text(path, yaml.dump(resolved(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    dump_yaml(resolved(settings), path)
+
+
+def dump_yaml(values: Mapping[str, Any], path: Path) -> None:
+    """Write names and values as YAML that `read_yaml` reads back; secrets are the caller's to black out."""
+    write_text(path, yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))

@@ -117,6 +117,7 @@ def _respond(
             finish=finish,
             row=prompt.row,
             meta=prompt.meta,
+            ids=tuple(ids),
         )
         for (prompt, sample), (ids, finish) in zip(batch, found, strict=True)
     ]

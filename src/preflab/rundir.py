@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -108,6 +109,15 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from error
+
+
+def digest_file(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
@@ -238,7 +248,8 @@ def utc_now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def versions() -> dict[str, str]:
+@cache
+def versions() -> Mapping[str, str]:
     """The versions of Python and of the packages that shape a result (from their metadata: none is imported)."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:

@@ -9,8 +9,12 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-CONSOLE = Console(stderr=True, emoji=False)
-"""The one console for everything that is shown while work goes on, so that bars within bars keep out of their way."""
+CONSOLE = Console(stderr=True, emoji=False, force_jupyter=False)
+"""The one console for everything that is shown while work goes on, so that bars within bars keep out of their way.
+
+In a notebook it writes to standard error as it does everywhere: rich's own way there needs widgets, and warns at every
+bar where there are none.
+"""
 
 
 def process_index() -> int:

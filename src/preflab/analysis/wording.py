@@ -69,6 +69,17 @@ def interval(estimate: Estimate) -> str:
     return f"95{UNIT} interval {span(estimate.low, estimate.high, percent)}"
 
 
+def duration(seconds: float) -> str:
+    """Time in the units that matter: "0.4 s", "12 s", "3 min 20 s", "2 h 5 min", "3 d 4 h"."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s" if seconds >= 9.95 else f"{seconds:.1f} s"
+    for size, unit, lower, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        whole, rest = divmod(round(seconds / lower), size // lower)
+        if whole:
+            return f"{whole:,} {unit}" + (f" {rest} {part}" if rest else "")
+    raise AssertionError("a minute or more")
+
+
 def prompts(n: int) -> str:
     """ "1 prompt", "1,000 prompts"."""
     return "1 prompt" if n == 1 else f"{n:,} prompts"

@@ -5,7 +5,8 @@
     sandbox:preferences?rows=2000  rows of the embedded sandbox
     owner/name@config:split        a data set on the Hugging Face hub; `@config` may be left out, `:split` is train
 
-Each may end in a slice of its rows, written as in Hugging Face splits: `[:-300]`, `[-300:]`, `[:80%]`, `[100:200]`.
+Each may end in a slice of its rows, written as in Hugging Face splits: `[:-300]`, `[-300:]`, `[:80%]`, `[100:200]`; and
+that in a slice of the slice.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 
 from preflab.data.files import READERS, ending_of, read_file
 from preflab.records import UserError
+from preflab.rundir import digest_file
 
 Row = dict[str, Any]
 NumberedRow = tuple[int, Row]
@@ -58,19 +60,26 @@ class Source:
 def open_source(spec: str) -> Source:
     """Source spec -> its rows. A missing file is an error at once; all else is looked at when the rows are read."""
     base, span = _split_slice(spec.strip())
+    if span:
+        return _sliced(open_source(base), spec.strip(), span)
     if not base:
         raise UserError(
             "Empty source: give a file, a folder, a hub id such as owner/name:train, or sandbox:preferences?rows=2000"
         )
     if base.startswith("sandbox:"):
-        source = _sandbox_source(base)
-    elif Path(base).expanduser().is_dir():
-        source = _folder_source(Path(base).expanduser())
-    elif _looks_like_a_file(base):
-        source = _file_source(Path(base).expanduser())
-    else:
-        source = _hub_source(base)
-    return _sliced(source, spec.strip(), span) if span else source
+        return _sandbox_source(base)
+    if is_on_hub(base):
+        return _hub_source(base)
+    path = Path(base).expanduser()
+    return _folder_source(path) if path.is_dir() else _file_source(path)
+
+
+def is_on_hub(spec: str) -> bool:
+    """Whether a spec names a data set of the Hugging Face hub, and neither the sandbox nor a file or folder."""
+    base, span = _split_slice(spec.strip())
+    if span:
+        return is_on_hub(base)
+    return bool(base) and not base.startswith("sandbox:") and not _looks_like_a_file(base)
 
 
 def open_sources(specs: Sequence[str]) -> Source:
@@ -153,8 +162,6 @@ def _split_slice(spec: str) -> tuple[str, tuple[str, str] | None]:
     found = _SLICE.fullmatch(spec[len(base) :]) if bracket else None
     if found is None:
         raise UserError(f"{spec}: the slice at the end is not understood; write [:-300], [-300:], [100:200] or [:80%]")
-    if base.endswith("]") and not Path(base).exists():
-        raise UserError(f"{spec}: two slices; one is allowed")
     span = (found[1] or "", found[2] or "")
     if any(end.endswith("%") and abs(int(end[:-1])) > 100 for end in span):
         raise UserError(f"{spec}: a percentage in a slice lies between -100% and 100%")
@@ -246,14 +253,7 @@ def _file_source(path: Path) -> Source:
     if ending_of(path) not in READERS:
         raise UserError(f"{path}: files of this kind are not read; it must end in one of {', '.join(READERS)}")
 
-    def fingerprint() -> str:
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
-
-    return _plain(str(path), lambda: read_file(path), fingerprint)
+    return _plain(str(path), lambda: read_file(path), lambda: digest_file(path))
 
 
 def _folder_source(folder: Path) -> Source:

@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from preflab.analysis.results import Estimate, GridCell
+from preflab.analysis.grid_findings import Lines, step_lines, temperature_lines
+from preflab.analysis.results import GridCell
 from preflab.figures.marks import PERCENT, name_ends
 from preflab.figures.style import INK, Panel, compose, looks, shown
-
-Lines = dict[str, list[tuple[float, Estimate]]]
-"""Name of a line -> its points: where, and the win rate there."""
 
 
 def winrate_vs_temperature(cells: Sequence[GridCell]) -> Figure | None:
@@ -20,38 +18,34 @@ def winrate_vs_temperature(cells: Sequence[GridCell]) -> Figure | None:
 
     None where no judged cell has been sampled at a temperature beside another one.
     """
-
-    def name(cell: GridCell) -> str:
-        return cell.model if cell.step is None else f"{cell.model} · step {cell.step:,}"
-
-    return _figure(cells, name, lambda cell: cell.temperature, "temperature")
+    panels = temperature_panels(cells)
+    return compose(panels) if panels else None
 
 
 def winrate_vs_step(cells: Sequence[GridCell]) -> Figure | None:
     """`winrate_vs_step.png`: a line for each temperature, a panel for each judge; None without several checkpoints."""
-    checkpoints = [cell for cell in cells if cell.step is not None]
-    several = len({cell.model for cell in checkpoints}) > 1
-
-    def name(cell: GridCell) -> str:
-        return f"{cell.model}, T = {cell.temperature:g}" if several else f"T = {cell.temperature:g}"
-
-    return _figure(checkpoints, name, lambda cell: cell.step, "training step")
+    panels = step_panels(cells)
+    return compose(panels) if panels else None
 
 
-def _figure(
-    cells: Sequence[GridCell], name: Callable[[GridCell], str], at: Callable[[GridCell], float | None], label: str
-) -> Figure | None:
-    groups: dict[tuple[str, str], Lines] = {}
-    for cell in cells:
-        place = at(cell)
-        if cell.win_rate and place is not None:
-            lines = groups.setdefault((cell.judge, cell.opponent), {})
-            lines.setdefault(name(cell), []).append((place, cell.win_rate))
-    places = {at(cell) for cell in cells if cell.win_rate}
+def temperature_panels(cells: Sequence[GridCell]) -> list[Panel]:
+    """The panels of `winrate_vs_temperature`."""
+    return _panels(cells, temperature_lines, "temperature")
+
+
+def step_panels(cells: Sequence[GridCell]) -> list[Panel]:
+    """The panels of `winrate_vs_step`."""
+    return _panels(cells, step_lines, "training step")
+
+
+def _panels(cells: Sequence[GridCell], lines_of: Callable[[Sequence[GridCell]], Lines], label: str) -> list[Panel]:
+    """A panel for each judge and opponent; none where all points are at one place."""
+    matches = dict.fromkeys((cell.judge, cell.opponent) for cell in cells)
+    drawn = {match: lines_of([cell for cell in cells if (cell.judge, cell.opponent) == match]) for match in matches}
+    places = {place for lines in drawn.values() for points in lines.values() for place, _ in points}
     if len(places) < 2:
-        return None
-    panels = [_panel(judge, opponent, lines, label) for (judge, opponent), lines in groups.items()]
-    return compose(panels)
+        return []
+    return [_panel(judge, opponent, lines, label) for (judge, opponent), lines in drawn.items() if lines]
 
 
 def _panel(judge: str, opponent: str, lines: Lines, label: str) -> Panel:
@@ -59,7 +53,6 @@ def _panel(judge: str, opponent: str, lines: Lines, label: str) -> Panel:
 
     def draw(axis: Axes) -> None:
         for name, points in lines.items():
-            points.sort(key=lambda point: point[0])
             look, x = styles[name], [place for place, _ in points]
             values = [estimate.value for _, estimate in points]
             axis.plot(x, values, color=look.color, linestyle=look.line, marker=look.marker, markersize=5, label=name)

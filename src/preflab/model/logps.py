@@ -54,6 +54,20 @@ def token_logps(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
     return logps
 
 
+def token_divergences(hidden: Tensor, head: Head, other_hidden: Tensor, other_head: Head) -> Tensor:
+    """KL(softmax(head(hidden)) ‖ softmax(other_head(other_hidden))) in nats at each of N places: [N, d] twice -> [N].
+
+    Without gradients; the result is float32, or float64 where the hidden states are.
+    """
+    found = []
+    with torch.no_grad():
+        for rows in _chunks(len(hidden), 2 * len(head.weight)):
+            ours = head.logits(hidden[rows]).log_softmax(dim=-1)
+            theirs = other_head.logits(other_hidden[rows]).log_softmax(dim=-1)
+            found.append((ours.exp() * (ours - theirs)).sum(dim=-1))
+    return torch.cat(found)
+
+
 def response_sums(token_values: Tensor, batch: PrefixBatch) -> Tensor:
     """Sum per-token values over each response: [N] -> [R]."""
     return token_values.new_zeros(len(batch.ends)).index_add(0, batch.owners, token_values)

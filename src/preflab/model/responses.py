@@ -17,7 +17,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from preflab.model.logps import Head, response_sums, token_logps
+from preflab.model.logps import Head, response_sums, token_divergences, token_logps
 from preflab.model.prefix import ATTENTION, PrefixBatch, Tree, prefix_batch, separate_batch
 from preflab.records import TokenizedComparison, UserError
 
@@ -67,6 +67,39 @@ class ResponseRewards(nn.Module):
         assert isinstance(weight, Tensor)
         scores: Tensor = head(ends.to(weight.dtype))
         return scores[:, 0].float()
+
+
+class ResponseDivergences(nn.Module):
+    """KL(policy ‖ reference) along each response, in nats.
+
+    It is the sum, over the places of the response's tokens, of the divergence between the two distributions of the next
+    token there. Its mean over responses that the policy sampled (at temperature 1 from the whole vocabulary) is an
+    unbiased estimate of the divergence between the two distributions of responses (the chain rule of KL; Amini et al.,
+    2025), of lower variance than the mean of log π − log π_ref, and never negative. A response that was cut off at a
+    token cap counts as far as it goes: the estimate is then of responses under that cap.
+    """
+
+    def __init__(self, policy: Model, reference: Model) -> None:
+        super().__init__()
+        for model in (policy, reference):
+            check_head(model)
+        if len(output_head(policy).weight) != len(output_head(reference).weight):
+            raise UserError("policy and reference have vocabularies of different sizes: there is no KL between them")
+        self.policy, self.reference = policy, reference
+        shared = [shares_prefix(model) for model in (policy, reference)]
+        self.share_prefix = all(shared)
+        if not self.share_prefix:
+            for model in (policy, reference):
+                usual_attention(model)
+
+    def forward(self, batch: PrefixBatch) -> Tensor:
+        """[R] float32"""
+        ours, theirs = (
+            _hidden_states(model, batch, self.share_prefix)[batch.predictors]
+            for model in (self.policy, self.reference)
+        )
+        divergences = token_divergences(ours, output_head(self.policy), theirs, output_head(self.reference))
+        return response_sums(divergences, batch)
 
 
 def transformers_model(model: nn.Module) -> PreTrainedModel:

@@ -57,7 +57,7 @@ PSI: Mapping[str, Callable[[float], float]] = {
     "identity": lambda p: p,
     "log-odds": lambda p: math.log(p / (1 - p)),
 }
-"""The Ψ of ΨPO that are known by name: those of IPO and of DPO (Azar et al., 2023, sections 4 and 5)."""
+"""The Ψ of ΨPO that are known by name: those of IPO and of DPO (Azar et al., 2023)."""
 
 __all__ = [
     "OBJECTIVES",

@@ -10,7 +10,7 @@ from preflab.objectives.records import LabelledLogps, Loss
 def kto(
     responses: LabelledLogps, *, beta: float = 0.1, desirable_weight: float = 1.0, undesirable_weight: float = 1.0
 ) -> Loss:
-    """Kahneman-Tversky optimisation (Ethayarajh et al., 2024, equation 8).
+    """Kahneman-Tversky optimisation (Ethayarajh et al., 2024, equation 7).
 
     With implicit reward r = β·(log π − log π_ref), sums over tokens, and z = β·KL: λ_D·(1 − σ(r − z)) for a wanted
     response and λ_U·(1 − σ(z − r)) for an unwanted one; λ/2 where policy and reference agree. The KL is estimated from

@@ -21,7 +21,7 @@ def dpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0, sf
 
     With implicit rewards r = β·Δ and margin m = r_w − r_l the loss is −log σ(m); exactly ln 2 where policy and
     reference agree. `label_smoothing` ε is conservative DPO (Mitchell, 2023): −(1 − ε)·log σ(m) − ε·log σ(−m).
-    `sft_weight` α adds −α·log π(y_w)/|y_w| (RPO; Pang et al., 2024, equation 1), normalised by the length of the chosen
+    `sft_weight` α adds −α·log π(y_w)/|y_w| (iterative RPO; Pang et al., 2024), normalised by the length of the chosen
     response.
     """
     chosen, rejected = rewards(pairs, beta)
@@ -32,10 +32,11 @@ def dpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0, sf
 
 
 def robust_dpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.1) -> Loss:
-    """Robust DPO (Chowdhury et al., 2024, equation 12): DPO's loss, unbiased although a share ε of labels is flipped.
+    """Robust DPO (Chowdhury et al., 2024): DPO's loss, unbiased although a share ε of labels is flipped.
 
-    (−(1 − ε)·log σ(m) + ε·log σ(−m)) / (1 − 2ε), with DPO's margin m; sums over tokens. Unlike conservative DPO's it
-    has no lower bound, and its expectation under flips is DPO's loss on clean labels.
+    (−(1 − ε)·log σ(m) + ε·log σ(−m)) / (1 − 2ε), with DPO's margin m; sums over tokens; ln 2 where policy and reference
+    agree. Unlike conservative DPO's it has no lower bound, and its expectation under flips is DPO's loss on clean
+    labels.
     """
     chosen, rejected = rewards(pairs, beta)
     margin, epsilon = chosen - rejected, label_smoothing
@@ -54,28 +55,29 @@ def ipo(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
 
 
 def hinge(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
-    """Hinge loss max(0, 1 − m) on DPO's margin: SLiC-HF (Zhao et al., 2023, equation 1) with implicit rewards, as RSO
-    has it (Liu et al., 2023, equation 9). Sums over tokens; 1 where policy and reference agree, 0 beyond margin 1.
+    """Hinge loss max(0, 1 − m) on DPO's margin: SLiC-HF (Zhao et al., 2023, section 2) with implicit rewards, as RSO
+    has it (Liu et al., 2023: hinge-norm). Sums over tokens; 1 where policy and reference agree, 0 beyond margin 1.
     """
     chosen, rejected = rewards(pairs, beta)
     return reported(pairs, torch.relu(1 - (chosen - rejected)), chosen, rejected)
 
 
 def ln_dpo(pairs: PairLogps, *, beta: float = 5.0, label_smoothing: float = 0.0) -> Loss:
-    """Length-normalised DPO (Lambert et al., 2024, equation 6): −log σ(β·(Δ_w/|y_w| − Δ_l/|y_l|)), means over tokens.
+    """Length-normalised DPO (Lambert et al., 2024): −log σ(β·(Δ_w/|y_w| − Δ_l/|y_l|)), means over tokens.
 
-    β is larger than DPO's by about the number of tokens that it no longer multiplies with.
+    β is larger than DPO's by about the number of tokens that it no longer multiplies with. ln 2 where policy and
+    reference agree.
     """
     chosen, rejected = rewards(pairs, beta, per_token=True)
     return reported(pairs, smoothed(chosen - rejected, label_smoothing), chosen, rejected)
 
 
 def r_dpo(pairs: PairLogps, *, beta: float = 0.1, alpha: float = 0.01) -> Loss:
-    """Length-regularised DPO (Park et al., 2024, equation 9): −log σ(m + α·(|y_w| − |y_l|)), with DPO's margin m in
-    sums.
+    """Length-regularised DPO (Park et al., 2024): −log σ(m + α·(|y_w| − |y_l|)), with DPO's margin m in sums.
 
-    α in rewards per token is what of the preference length alone explains: a chosen response that is longer needs less
-    of a margin. Reported rewards are those of DPO.
+    DPO's derivation, where labels follow a reward r and the policy is to maximise r − α·|y|: what α rewards per token
+    explain of a label is not learnt, and a chosen response that is longer needs less of a margin. ln 2 where policy and
+    reference agree and both responses are equally long. Reported rewards are those of DPO.
     """
     chosen, rejected = rewards(pairs, beta)
     longer = alpha * (pairs.chosen_tokens - pairs.rejected_tokens)
@@ -170,7 +172,7 @@ def bradley_terry(better: Tensor, worse: Tensor) -> Loss:
 
 
 def weighted(terms: Mapping[str, tuple[float, Callable[[PairLogps], Loss]]]) -> Callable[[PairLogps], Loss]:
-    """Σ weight·loss over terms by name (MPO; Wang et al., 2024, equation 1). The reported values are the first term's,
+    """Σ weight·loss over terms by name (MPO; Wang et al., 2024, section 3.2). The reported values are the first term's,
     with each term's own loss, unweighted, as `loss/NAME`.
     """
 

@@ -22,8 +22,8 @@ def simpo(pairs: PairLogps, *, beta: float = 2.0, gamma_beta_ratio: float = 0.5)
 
 
 def cpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0, sft_weight: float = 1.0) -> Loss:
-    """Contrastive preference optimisation (Xu et al., 2024, equations 4 to 6): −log σ(β·(log π(y_w) − log π(y_l))),
-    sums over tokens, plus `sft_weight`·(−log π(y_w)/|y_w|).
+    """Contrastive preference optimisation (Xu et al., 2024, equation 3): −log σ(β·(log π(y_w) − log π(y_l))), sums
+    over tokens, plus `sft_weight`·(−log π(y_w)/|y_w|).
 
     The second term is per token, as implementations have it, so that it does not grow with the length. Reported
     rewards are β·log π.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,4 +46,8 @@ def merge_adapter(settings: MergeSettings) -> MergeResult:
     stop_ids = ChatTemplate(tokenizer).stop_ids if tokenizer.chat_template else ()
     if task == "reward":
         load.pad_apart_from(stop_ids, tokenizer, merged)
-    return MergeResult(load.save_model(merged, tokenizer, folder, stop_ids=stop_ids), difference)
+    unfinished = folder.with_name(f".{folder.name}.tmp")  # the folder appears whole or not at all
+    shutil.rmtree(unfinished, ignore_errors=True)
+    load.save_model(merged, tokenizer, unfinished, stop_ids=stop_ids)
+    shutil.rmtree(folder, ignore_errors=True)  # empty, as was seen above
+    return MergeResult(unfinished.rename(folder), difference)

@@ -61,7 +61,7 @@ def check_name(name: str, *, reserved: Sequence[str] = ()) -> str:
 def short_name(source: str) -> str:
     """What to call a path or an id: its last part that says whose it is, safe as a file's name."""
     parts = [part for part in re.split(r"[/\\]+", source) if part not in ("", ".", "..")] or [source]
-    last = re.sub(r"\[[^\[\]]*\]$", "", parts[-1]).removesuffix(".gz")
+    last = re.sub(r"(\[[^\[\]]*\])+$", "", parts[-1]).removesuffix(".gz")
     for ending in (".jsonl", ".json", ".csv", ".parquet", ".gguf"):
         last = last.removesuffix(ending)
     if last in _ANONYMOUS and len(parts) > 1:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import parse_qsl
 
 from pydantic import Field, field_validator
 
@@ -80,8 +79,8 @@ class DPOSettings(PairSettings):
 
     objective: ClassVar[str] = "dpo"
     recipe: ClassVar[str] = (
-        "TRL: lr 1e-6, β 0.1; Zephyr (alignment-handbook): full 5e-7, LoRA 5e-6, β 0.01; published LoRA runs on HH: "
-        "lr 1e-5, β 0.2; RPO: sft_weight 1"
+        "DPO paper: lr 1e-6, β 0.1; Zephyr (alignment-handbook): full 5e-7, LoRA 5e-6, β 0.01; published LoRA runs on "
+        "HH: lr 1e-5, β 0.2; iterative RPO: sft_weight 1, RPO: 0.005"
     )
     output_dir: Path = Field(default=Path("runs/dpo"), description=_OUTPUT)
     learning_rate: float = Field(
@@ -100,7 +99,7 @@ class DPOSettings(PairSettings):
     sft_weight: float = Field(
         default=0.0,
         ge=0,
-        description="Weight of an SFT term on the chosen response, per token (RPO); keeps it from growing unlikely.",
+        description="Weight of an SFT term on the chosen response, per token; keeps it from growing unlikely.",
     )
 
 
@@ -108,7 +107,7 @@ class RobustDPOSettings(PairSettings):
     """Robust DPO: unbiased although a known share of the labels is flipped."""
 
     objective: ClassVar[str] = "robust_dpo"
-    recipe: ClassVar[str] = "as DPO; ε: the share of flipped labels that is expected (rDPO paper: 0.1 on HH)"
+    recipe: ClassVar[str] = "rDPO paper: β 0.1, ε 0.1; lr as DPO; ε is the share of flipped labels that is expected"
     output_dir: Path = Field(default=Path("runs/robust_dpo"), description=_OUTPUT)
     learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate of AdamW (as DPO's).")
     beta: float = Field(default=0.1, gt=0, description=f"{_BETA}.")
@@ -119,7 +118,7 @@ class IPOSettings(PairSettings):
     """Identity preference optimisation: a squared loss towards a margin of 1/(2β) nats per token."""
 
     objective: ClassVar[str] = "ipo"
-    recipe: ClassVar[str] = "SimPO paper's search: lr 3e-7 to 1e-6, β 0.01 to 1"
+    recipe: ClassVar[str] = "alignment-handbook's comparison with DPO and KTO: lr 5e-7, β 0.01 to 0.9"
     output_dir: Path = Field(default=Path("runs/ipo"), description=_OUTPUT)
     learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate of AdamW (as DPO's).")
     beta: float = Field(default=0.1, gt=0, description="The paper's τ: the margin aimed at is 1/(2β) nats per token.")
@@ -129,7 +128,7 @@ class HingeSettings(PairSettings):
     """Hinge loss on DPO's margin: SLiC with implicit rewards."""
 
     objective: ClassVar[str] = "hinge"
-    recipe: ClassVar[str] = "as DPO (TRL's loss_type hinge)"
+    recipe: ClassVar[str] = "RSO paper: β (its γ) 0.05; lr as DPO"
     output_dir: Path = Field(default=Path("runs/hinge"), description=_OUTPUT)
     learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate of AdamW (as DPO's).")
     beta: float = Field(default=0.1, gt=0, description="Margins beyond 1/β nats cost nothing.")
@@ -139,7 +138,7 @@ class LNDPOSettings(PairSettings):
     """DPO on means over tokens instead of sums."""
 
     objective: ClassVar[str] = "ln_dpo"
-    recipe: ClassVar[str] = "Tülu 3: lr 5e-7, β 5"
+    recipe: ClassVar[str] = "Tülu 3: lr 5e-7 (8B), 2e-7 (70B), β 5"
     output_dir: Path = Field(default=Path("runs/ln_dpo"), description=_OUTPUT)
     learning_rate: float = Field(default=5e-7, gt=0, description="Peak learning rate of AdamW (Tülu 3: 5e-7).")
     beta: float = Field(default=5.0, gt=0, description="Scale of the margin per token (Tülu 3: 5).")
@@ -150,7 +149,7 @@ class RDPOSettings(PairSettings):
     """DPO with a margin for length: what a label owes to length alone is not learnt."""
 
     objective: ClassVar[str] = "r_dpo"
-    recipe: ClassVar[str] = "as DPO; SimPO paper's search: α 0.05 to 1"
+    recipe: ClassVar[str] = "lr and β as DPO; α has no usual value: it is in rewards per token, and worth a sweep"
     output_dir: Path = Field(default=Path("runs/r_dpo"), description=_OUTPUT)
     learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate of AdamW (as DPO's).")
     beta: float = Field(default=0.1, gt=0, description=f"{_BETA}.")
@@ -161,7 +160,7 @@ class APOZeroSettings(PairSettings):
     """Anchored preference optimisation for chosen responses that are better than the model's own."""
 
     objective: ClassVar[str] = "apo_zero"
-    recipe: ClassVar[str] = "as DPO"
+    recipe: ClassVar[str] = "APO paper: lr 2e-7, β 0.1; SmolLM3: lr 1e-6, β 0.05"
     output_dir: Path = Field(default=Path("runs/apo_zero"), description=_OUTPUT)
     learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate of AdamW (as DPO's).")
     beta: float = Field(default=0.1, gt=0, description=f"{_BETA}.")
@@ -171,7 +170,7 @@ class APODownSettings(PairSettings):
     """Anchored preference optimisation for chosen responses that are worse than the model's own."""
 
     objective: ClassVar[str] = "apo_down"
-    recipe: ClassVar[str] = "as DPO"
+    recipe: ClassVar[str] = "APO paper: lr 2e-7, β 0.1"
     output_dir: Path = Field(default=Path("runs/apo_down"), description=_OUTPUT)
     learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate of AdamW (as DPO's).")
     beta: float = Field(default=0.1, gt=0, description=f"{_BETA}.")
@@ -181,7 +180,7 @@ class EXOSettings(PairSettings):
     """Efficient exact optimisation: the reverse KL from the policy's preference to the label's."""
 
     objective: ClassVar[str] = "exo"
-    recipe: ClassVar[str] = "TRL: ε 1e-3"
+    recipe: ClassVar[str] = "EXO paper: lr 1e-6, β 0.1, ε 1e-3"
     output_dir: Path = Field(default=Path("runs/exo"), description=_OUTPUT)
     learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate of AdamW (as DPO's).")
     beta: float = Field(default=0.1, gt=0, description=f"{_BETA}.")
@@ -194,7 +193,7 @@ class NCASettings(PairSettings):
     """Noise contrastive alignment: the chosen response is bounded by itself, not only against the rejected one."""
 
     objective: ClassVar[str] = "nca"
-    recipe: ClassVar[str] = "NCA paper: lr 5e-6, β 0.01"
+    recipe: ClassVar[str] = "NCA paper: lr 5e-6 (QLoRA), β 0.01"
     output_dir: Path = Field(default=Path("runs/nca"), description=_OUTPUT)
     learning_rate: float = Field(default=5e-6, gt=0, description="Peak learning rate of AdamW (NCA paper: 5e-6).")
     beta: float = Field(default=0.01, gt=0, description="Strength of the pull towards the reference (NCA paper: 0.01).")
@@ -237,13 +236,16 @@ class KTOSettings(PreferenceSettings):
 
     objective: ClassVar[str] = "kto"
     recipe: ClassVar[str] = (
-        "KTO paper: lr 5e-7 to 5e-6, β 0.1, λ_D·n_D / (λ_U·n_U) from 1 to 4/3, 8 or more rows a step"
+        "its authors' code: lr 5e-6, β 0.1; TRL's advice: lr 5e-7 to 5e-6, at most 1e-6 at β 0.1, 16 to 128 rows a "
+        "step; KTO paper: λ_D·n_D / (λ_U·n_U) from 1 to 4/3"
     )
     output_dir: Path = Field(default=Path("runs/kto"), description=_OUTPUT)
     learning_rate: float = Field(
-        default=1e-6, gt=0, description="Peak learning rate of AdamW (KTO's authors: 5e-7 to 5e-6)."
+        default=1e-6, gt=0, description="Peak learning rate of AdamW (TRL's default and, at β 0.1, its advice)."
     )
-    beta: float = Field(default=0.1, gt=0, description="Strength of the pull towards the reference (KTO paper: 0.1).")
+    beta: float = Field(
+        default=0.1, gt=0, description="Strength of the pull towards the reference (KTO's authors: 0.1)."
+    )
     desirable_weight: float = Field(default=1.0, gt=0, description="Weight λ_D of wanted responses.")
     undesirable_weight: float = Field(default=1.0, gt=0, description="Weight λ_U of unwanted responses.")
 
@@ -252,7 +254,9 @@ class SimPOSettings(PairSettings):
     """Simple preference optimisation: mean log-probabilities and a target margin, no reference."""
 
     objective: ClassVar[str] = "simpo"
-    recipe: ClassVar[str] = "SimPO's authors: lr 3e-7 to 1e-6, β 2 to 2.5, γ/β about 0.5"
+    recipe: ClassVar[str] = (
+        "SimPO's authors: lr 3e-7 to 1e-6, β 2 to 2.5 (10 for later models), γ/β 0 to 1, 0.5 to start with"
+    )
     output_dir: Path = Field(default=Path("runs/simpo"), description=_OUTPUT)
     learning_rate: float = Field(
         default=8e-7, gt=0, description="Peak learning rate of AdamW (SimPO's authors: 3e-7 to 1e-6)."
@@ -267,7 +271,7 @@ class CPOSettings(PairSettings):
     """Contrastive preference optimisation: DPO's loss without a reference, and an SFT term."""
 
     objective: ClassVar[str] = "cpo"
-    recipe: ClassVar[str] = "TRL: lr 1e-6, β 0.1, sft_weight 1; SimPO paper's search: lr 3e-7 to 1e-6"
+    recipe: ClassVar[str] = "TRL: lr 1e-6, β 0.1, sft_weight 1; its authors (translation): lr 1e-4, β 0.1, sft_weight 1"
     output_dir: Path = Field(default=Path("runs/cpo"), description=_OUTPUT)
     learning_rate: float = Field(
         default=1e-6, gt=0, description="Peak learning rate of AdamW (TRL's CPO default: 1e-6)."
@@ -283,9 +287,9 @@ class ORPOSettings(PairSettings):
     """Odds ratio preference optimisation: SFT and preference in one, no reference."""
 
     objective: ClassVar[str] = "orpo"
-    recipe: ClassVar[str] = "ORPO paper: lr 8e-6, λ (here β) 0.1"
+    recipe: ClassVar[str] = "its authors (Mistral 7B): lr 5e-6, λ (here β) 0.1; TRL's example: lr 8e-6"
     output_dir: Path = Field(default=Path("runs/orpo"), description=_OUTPUT)
-    learning_rate: float = Field(default=8e-6, gt=0, description="Peak learning rate of AdamW (ORPO paper: 8e-6).")
+    learning_rate: float = Field(default=8e-6, gt=0, description="Peak learning rate of AdamW (TRL's example: 8e-6).")
     beta: float = Field(default=0.1, gt=0, description="Weight of the odds-ratio term (λ of the ORPO paper: 0.1).")
 
 
@@ -319,9 +323,11 @@ def settings_of(name: str) -> type[PreferenceSettings]:
 def _read_term(spec: str) -> Term:
     """ "ipo?weight=0.5&beta=0.2" as a term. Raises ValueError with what is wrong."""
     name, _, query = spec.partition("?")
-    pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
-    given: dict[str, str] = dict(pairs)
-    if len(given) < len(pairs):
+    parts = [part.partition("=") for part in query.split("&")] if query else []
+    if any(not sign for _, sign, _ in parts):
+        raise ValueError(f"{spec}: name=value is needed, and & between several: {name}?weight=0.5&…")
+    given = {key: value for key, _, value in parts}
+    if len(given) < len(parts):
         raise ValueError(f"{spec}: a name is given twice")
     try:
         weight = float(given.pop("weight", "1"))
@@ -333,9 +339,10 @@ def _read_term(spec: str) -> Term:
         if given:
             raise ValueError(f"{spec}: sft has a weight only")
         return Term(name, name, weight, {})
-    kind = settings_of(name)
+    kind = PREFERENCE_SETTINGS.get(name, PreferenceSettings)
     if not issubclass(kind, PairSettings):
-        raise ValueError(f"{name} is no objective on pairs, and cannot be mixed with one")
+        known = [term for term, kind in PREFERENCE_SETTINGS.items() if issubclass(kind, PairSettings)]
+        raise ValueError(f"{name!r} is no objective on pairs; sft, or one of {', '.join(known)}, is needed")
     if unknown := set(given) - set(kind.model_fields) | set(given) & set(PairSettings.model_fields):
         own = set(kind.model_fields) - set(PairSettings.model_fields)
         raise ValueError(f"{spec}: {name} has no {', '.join(sorted(unknown))}; it has weight, {', '.join(sorted(own))}")

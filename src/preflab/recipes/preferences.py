@@ -24,7 +24,7 @@ from preflab.recipes.preference_settings import PreferenceSettings
 from preflab.recipes.prepare import Prepared, prepare
 from preflab.recipes.psi import psi_fingerprint, read_psi
 from preflab.recipes.reference import check_reference, reference_logps
-from preflab.recipes.stage import TrainResult, announce, finish_training
+from preflab.recipes.stage import TrainResult, announce, finish_training, join_processes
 from preflab.records import UserError
 from preflab.train.journal import read_metrics
 from preflab.train.loop import response_values
@@ -41,6 +41,10 @@ def train_preferences(settings: PreferenceSettings) -> TrainResult:
     name = settings.objective
     on_labels = OBJECTIVES[name].data == "labels"
     need: Need = "labels" if on_labels else "rankings"
+    # Before the folder is claimed, which else would be another run's once a mistake in the settings is mended.
+    pair_steps = None if on_labels else always(_pair_step(settings))
+    if on_labels:
+        _need_other_rows(settings)
     psi = {f"psi {spec}": psi_fingerprint(spec) for spec in _psi_of(settings)}
     start = prepare(settings, f"train {name}", task="policy", need=need, inputs=psi)
     if isinstance(start, TrainResult):
@@ -55,13 +59,12 @@ def train_preferences(settings: PreferenceSettings) -> TrainResult:
                 part.reference = reference_logps(accelerator, prepared, part, settings, start.fingerprint)
                 check_reference(accelerator, prepared, part, settings)
 
-    step_fns = _label_steps(accelerator, settings) if on_labels else always(_pair_step(settings))
     trained = fit(
         accelerator,
         module,
         training,
         held_out,
-        step_fns,
+        pair_steps or _label_steps(accelerator, settings),
         settings,
         name=name,
         on_start=on_start if needs_reference(settings) else None,
@@ -85,19 +88,18 @@ def _rows(
     collate = collator(share_prefix)
     make: Callable[[TokenizedDataset], RankedRows] = partial(RankedRows, collate=collate)
     if on_labels:
-        _need_other_rows(start.accelerator, settings)
         make = partial(LabelledRows, collate=collate, max_length=settings.max_length, seed=settings.seed)
     held_out = start.splits.held_out
     return make(start.splits.training), make(held_out) if held_out else None
 
 
-def _need_other_rows(accelerator: Accelerator, settings: PreferenceSettings) -> None:
-    passes = settings.gradient_accumulation_steps * int(accelerator.num_processes)
+def _need_other_rows(settings: PreferenceSettings) -> None:
+    passes = settings.gradient_accumulation_steps * int(join_processes().num_processes)
     if settings.per_device_train_batch_size * passes < 2 and settings.max_tokens_per_batch is None:
         raise UserError(
             f"{settings.objective} estimates a KL from all rows of an optimizer step, and with "
             "per_device_train_batch_size 1 and gradient_accumulation_steps 1 there is one: an estimate of nothing but "
-            "noise. Give at least 2 rows per step (the KTO paper: 8 or more)"
+            "noise. Give at least 2 rows per step (TRL advises 16 to 128)"
         )
 
 
@@ -162,6 +164,6 @@ def falling_chosen(rows: list[dict[str, float]]) -> str | None:
     return (
         f"warning: {side}logps/chosen fell from {before:.1f} to {now:.1f}. The model now finds the preferred responses "
         "less likely than before training; the loss still falls when the rejected ones fall faster, and probability "
-        "moves to responses that nobody rated. An SFT term (sft_weight of dpo and cpo, else mix sft?weight=1), a larger "
-        "beta or a lower learning_rate hold against it"
+        "moves to responses that nobody rated. An SFT term (sft_weight of dpo and cpo, else mix sft?weight=1), a "
+        "larger beta or a lower learning_rate hold against it"
     )

@@ -10,34 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from preflab.analysis.wording import exact_percent
-from preflab.data.batches import plan_evaluation
-from preflab.data.cache import tokenized
 from preflab.model.load import load_model
-from preflab.model.responses import ResponseLogps, collator
 from preflab.recipes.compare import compare_models
 from preflab.recipes.data import load_template
+from preflab.recipes.generate import read_prompts
 from preflab.recipes.preference_settings import DPOSettings
 from preflab.recipes.preferences import train_preferences
 from preflab.recipes.reward import train_reward
-from preflab.recipes.settings import (
-    ModelSettings,
-    QuickstartSettings,
-    RewardSettings,
-    SFTSettings,
-)
+from preflab.recipes.rollouts import divergences, sample_responses
+from preflab.recipes.settings import GenerateSettings, QuickstartSettings, RewardSettings, SFTSettings
 from preflab.recipes.sft import train_sft
 from preflab.recipes.stage import TrainResult
 from preflab.recipes.study_settings import CompareSettings
-from preflab.records import Comparison, Message
-from preflab.rundir import fingerprint, read_json, read_jsonl, write_json
+from preflab.rundir import read_json, write_json
 from preflab.sandbox.tiny import build_tiny_model
 from preflab.sandbox.world import World, label_accuracies
 from preflab.train.journal import read_metrics
-from preflab.train.loop import response_values
-from preflab.train.rows import BestRows
 
 DEMONSTRATIONS = 10_000
 PREFERENCES = 4000
@@ -45,6 +35,7 @@ PREFERENCES = 4000
 EVAL_ROWS = 2000
 PROMPTS = 400
 """Held-out comparisons that measure the reward model, and held-out prompts that measure the policies."""
+TOKEN_CAP, BATCH_SIZE = 48, 100
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,7 @@ def run_quickstart(settings: QuickstartSettings) -> QuickstartResult:
         "seed": seed,
         "reward_model": _reward_figures(trained["reward"], World(seed=seed)),
         "gold_reward": {model.name: model.scores["gold"].mean for model in compared.analysis.models},
-        "dpo": _dpo_figures(trained["dpo"]) | _kl(folder / "responses" / "dpo.jsonl", models),
+        "dpo": _dpo_figures(trained["dpo"]) | _kl(folder / "prompts.jsonl", models, seed),
         "seconds": time.monotonic() - started,
     }
     write_json(folder / "summary.json", summary)
@@ -171,8 +162,8 @@ def _comparison(
         reward_model=(f"reward={reward}",),
         judge=("gold",),
         prompts=(f"sandbox:preferences?rows={PROMPTS}&split=test&seed={seed}",),
-        max_new_tokens=48,
-        batch_size=100,
+        max_new_tokens=TOKEN_CAP,
+        batch_size=BATCH_SIZE,
         seed=seed,
         dtype="float32",
         out=folder,
@@ -203,25 +194,12 @@ def _dpo_figures(trained: TrainResult) -> dict[str, float]:
     }
 
 
-def _kl(responses: Path, models: Mapping[str, Path]) -> dict[str, float]:
-    """KL(DPO ‖ SFT) per response in nats: the mean of log π_DPO − log π_SFT over responses that DPO's model sampled.
-
-    Over the responses that the model ended itself: of one that was cut off, the end was not sampled.
-    """
-    accelerator = Accelerator()
-    template = load_template(ModelSettings(model=str(models["sft"])))
-    rows = [row for row in read_jsonl(responses) if row["finish"] == "eos"]
-    comparisons = (
-        Comparison(tuple(Message(m["role"], m["content"]) for m in row["prompt"]), (row["response"],), row["row"])
-        for row in rows
-    )
-    dataset = tokenized(
-        comparisons, template, data_fingerprint=fingerprint(rows), max_length=None, max_prompt_length=None
-    )
-    logps = {}
-    for name in ("dpo", "sft"):
-        module = ResponseLogps(load_model(str(models[name]), "policy", dtype=torch.float32)).to(accelerator.device)
-        kept = BestRows(dataset, collator(module.share_prefix))
-        plan = plan_evaluation(kept.lengths, batch_size=64, max_tokens=None)
-        logps[name] = response_values(accelerator, module, kept, plan)
-    return {"kl": float((logps["dpo"] - logps["sft"]).mean()), "kl_n": len(dataset)}
+def _kl(prompts: Path, models: Mapping[str, Path], seed: int) -> dict[str, float]:
+    """KL(DPO ‖ SFT) per response in nats, over responses that DPO's model samples to the study's prompts."""
+    asked = GenerateSettings(model=str(models["sft"]), prompts=(str(prompts),), format="prompts")
+    template = load_template(asked)
+    questions, _, _ = read_prompts(asked, template)
+    policy, reference = (load_model(str(models[name]), "policy", dtype=torch.float32).eval() for name in ("dpo", "sft"))
+    sampled = sample_responses(policy, template, questions, samples=1, cap=TOKEN_CAP, seed=seed, batch_size=BATCH_SIZE)
+    found = divergences(policy, reference, template, questions, sampled, batch_size=BATCH_SIZE)
+    return {"kl": sum(found) / len(found), "kl_n": len(found)}

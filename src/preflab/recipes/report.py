@@ -6,11 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preflab.analysis.analyse import analyse
+from preflab.analysis.experiment import HEAD as EXPERIMENT
+from preflab.analysis.frontier import HEAD as FRONTIER
+from preflab.analysis.frontier import Frontier, read_frontier
+from preflab.analysis.frontier_findings import reading
 from preflab.analysis.grid import read_grid
-from preflab.analysis.results import Analysis, GridCell
+from preflab.analysis.results import Analysis, Finding, GridCell
 from preflab.analysis.study import read_study
 from preflab.analysis.wording import interval, percent
+from preflab.figures.frontier import draw_frontier
 from preflab.figures.study_figures import draw_figures, draw_grid
+from preflab.recipes.experiment_report import report_experiment
 from preflab.recipes.study_settings import ReportSettings
 from preflab.report.page import write_report
 from preflab.tables.study_tables import write_tables
@@ -51,6 +57,19 @@ class GridResult:
         return "\n".join([*lines, f"tables and figures: {self.output_dir / 'analysis'}"])
 
 
+@dataclass(frozen=True)
+class FrontierResult:
+    """What a frontier found, and its reading."""
+
+    output_dir: Path
+    frontier: Frontier
+    findings: tuple[Finding, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{_MARKS.get(finding.tone, ' ')} {finding.text}" for finding in self.findings]
+        return "\n".join([*lines, f"figures: {self.output_dir / 'analysis'}"])
+
+
 OF_ONE = (
     *("dpo_score_comparison-*.png", "response_length_analysis-*.png", "training_curves-*.png"),
     *("delta_hist-*.png", "score_hist-*.png"),
@@ -60,8 +79,14 @@ OF_ONE = (
 _MARKS = {"good": "+", "bad": "-", "warning": "!"}
 
 
-def build_report(settings: ReportSettings) -> ReportResult | GridResult:
-    """Read the rows of a comparison's folder, or of a grid's, and write what follows from them."""
+def build_report(settings: ReportSettings) -> ReportResult | GridResult | FrontierResult | Path:
+    """Read the rows of a comparison's folder, or of a grid's, a frontier's or an experiment's, and write what follows
+    from them.
+    """
+    if (settings.folder / EXPERIMENT).exists():
+        return report_experiment(settings.folder)
+    if (settings.folder / FRONTIER).exists():
+        return report_frontier(settings.folder)
     is_grid = (settings.folder / "grid.json").exists()
     return report_grid(settings.folder) if is_grid else report_study(settings.folder)
 
@@ -89,3 +114,11 @@ def report_grid(folder: Path) -> GridResult:
         write_winrates([grid_row(cell) for cell in cells], folder / "analysis")
         draw_grid(cells, folder / "analysis")
     return GridResult(folder, cells)
+
+
+def report_frontier(folder: Path) -> FrontierResult:
+    """Figures and reading of a frontier from its rows alone."""
+    frontier = read_frontier(folder)
+    with status("drawing figures"):
+        draw_frontier(frontier, folder / "analysis")
+    return FrontierResult(folder, frontier, reading(frontier))

@@ -20,17 +20,11 @@ from preflab.figures.curves import draw_curves
 from preflab.model.load import has_bf16
 from preflab.model.responses import transformers_model
 from preflab.recipes.push import check_push, push
-from preflab.recipes.settings import TrainSettings
+from preflab.recipes.settings import NOT_IN_RESULT, TrainSettings
 from preflab.records import UserError
 from preflab.rundir import finish_stage, open_stage, read_json, write_json, write_manifest
 from preflab.terminal import CONSOLE
 from preflab.train.journal import read_metrics
-
-NOT_IN_RESULT = {
-    *("output_dir", "overwrite", "report_to", "push_to_hub", "logging_steps", "per_device_eval_batch_size"),
-    *("save_strategy", "save_steps", "save_total_limit"),  # the best checkpoint is kept whatever these say
-}
-"""Settings that change nothing of the trained weights, so a run may go on with other ones."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +104,8 @@ def finish_training(accelerator: Accelerator, settings: TrainSettings, model: Pa
         rows = read_metrics(folder)
         write_json(folder / "training_history.json", rows)
         draw_curves(rows, folder / "training_curves.png")
-        last = {name: value for row in rows if row["step"] <= step for name, value in row.items()}
+        known = ((name, value) for row in rows if row["step"] <= step for name, value in row.items())
+        last = {name: value for name, value in known if value is not None}  # null: a mean of nothing
         write_json(folder / "result.json", {"model": str(model.relative_to(folder)), "step": step, "metrics": last})
         finish_stage(folder)
     accelerator.wait_for_everyone()

@@ -11,20 +11,28 @@ from preflab.analysis.wording import NOTHING, number, span
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What stands in a table's cell: the figure, and in smaller type what belongs to it (an interval, a count)."""
+    """What stands in a table's cell: the figure, and in smaller type what belongs to it (an interval, a count).
+
+    `href` makes a link of the figure; empty where it is none.
+    """
 
     text: str
     detail: str = ""
+    href: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of cells; the first cell of a row names it. `caption` may be followed by a `note`."""
+    """Rows of cells; the first cell of a row names it. `caption` may be followed by a `note`.
+
+    A `folded` table shows its caption only, until it is opened.
+    """
 
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    folded: bool = False
 
 
 def estimate(value: Estimate | None, form: Callable[[float], str] = number, *, with_n: bool = False) -> Cell:

@@ -1,26 +1,4 @@
-// What the reader can do: the controls, the keys, the exports, light and dark; and how it all starts.
-
-/** localStorage may be forbidden (as for some local files); then a choice lasts as long as the page. */
-function remember(name, value) {
-  try {
-    localStorage.setItem(name, value);
-  } catch { /* not remembered */ }
-}
-
-function recall(name) {
-  try {
-    return localStorage.getItem(name);
-  } catch {
-    return null;
-  }
-}
-
-function toggleTheme() {
-  const root = document.documentElement;
-  const dark = (root.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  root.dataset.theme = dark ? "light" : "dark";
-  remember("preflab-theme", root.dataset.theme);
-}
+// What the reader can do: the controls, the keys, the exports; and how it all starts.
 
 function toggleMarks(kind) {
   state.marks[kind] = !state.marks[kind];
@@ -144,7 +122,6 @@ function onKey(event) {
 // ---- start ---------------------------------------------------------------------------------------------------------
 
 async function start() {
-  byId("theme").addEventListener("click", toggleTheme);
   try {
     if (typeof DecompressionStream === "undefined") throw new Error("this browser is too old to unpack them");
     state.study = await unpack(byId("case-data").textContent);

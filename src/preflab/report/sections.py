@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from preflab.analysis.results import Analysis, Contest, Depth, ModelFigures
+from preflab.analysis.results import Analysis, Contest, Depth, Finding, ModelFigures
 from preflab.analysis.study import Judge, Study
 from preflab.analysis.wording import KINDS, NOTHING, SHARES, exact_percent, number, p_value, span
 from preflab.figures.study_figures import ReportFigure, ReportSection
@@ -26,11 +26,15 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Panels (SVG elements) that belong together. Those with a label, which says whom they are about, can be folded."""
+    """Panels (SVG elements) that belong together. Those with a label, which says whom they are about, can be folded.
+
+    Of a `wide` figure a narrow page shows a part, to be scrolled sideways.
+    """
 
     label: str
     panels: tuple[str, ...]
     unfolded: bool = True
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,11 @@ class Section:
     bars: Mapping[str, tuple[Bar, ...]] | None = None
     figures: tuple[Figure, ...] = ()
     remarks: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        return not (self.tables or self.bars or self.figures or self.remarks)
+        return not (self.tables or self.bars or self.figures or self.remarks or self.findings)
 
 
 def sections(study: Study, analysis: Analysis, figures: Sequence[ReportFigure]) -> tuple[Section, ...]:
@@ -297,7 +302,7 @@ def _subsets(study: Study, analysis: Analysis) -> tuple[Table, ...]:
 
 def making(study: Study, manifest: Mapping[str, Any]) -> Section:
     """The last section: who takes part, and how it was run, as far as a manifest tells."""
-    return Section("making", "How it was made", (_taking_part(study), _judging(study), *_run(manifest)))
+    return Section("making", "How it was made", (_taking_part(study), _judging(study), *run_tables(manifest)))
 
 
 def _taking_part(study: Study) -> Table:
@@ -317,8 +322,8 @@ def _judging(study: Study) -> Table:
     return Table("Judges", ("Name", "Kind", "Source"), rows or ((Cell("none"), Cell(NOTHING), Cell(NOTHING)),))
 
 
-def _run(manifest: Mapping[str, Any]) -> Iterable[Table]:
-    """What `manifest.json` says of the run, where it says it."""
+def run_tables(manifest: Mapping[str, Any]) -> Iterable[Table]:
+    """What a `manifest.json` says of a run, where it says it."""
     facts = {
         "command": manifest.get("command"),
         "started": ", ".join(manifest.get("started") or ()),

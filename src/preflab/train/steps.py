@@ -134,6 +134,7 @@ def label_step(responses: Responses, *, objective: LabelObjective, kl: Tensor) -
     known, wanted = responses.known.reference, responses.known.wanted
     assert known is not None, "the recipe computes a reference for every objective on labels"
     assert wanted is not None, "so are labels"
+    kl = kl.to(responses.values)  # an evaluation's values are on the CPU
     loss, values = objective(LabelledLogps(responses.values, known, wanted, kl))
     sides = {"chosen": wanted, "rejected": ~wanted}
     apart = {

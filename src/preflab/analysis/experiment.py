@@ -1,0 +1,172 @@
+"""An experiment on disk: its stages as `experiment.json` tells of them, and what their folders hold.
+
+experiment.json    {name, title, description, stages: [{name, group, command, folder, variant, after, status, seconds,
+                   reason}]}, rewritten after each stage; folders are relative to its own
+FOLDER/            a training (`metrics.jsonl`), a comparison (`study.json`), a grid (`grid.json`), a frontier
+                   (`frontier.json`), or a file of responses, scores or verdicts
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from preflab.analysis.analyse import analyse
+from preflab.analysis.frontier import HEAD as FRONTIER
+from preflab.analysis.frontier import Frontier, read_frontier
+from preflab.analysis.grid import read_grid
+from preflab.analysis.results import Analysis, GridCell
+from preflab.analysis.study import Study, read_study
+from preflab.records import DisagreementError, UserError
+from preflab.rundir import read_json, read_jsonl
+
+HEAD = "experiment.json"
+
+Status = Literal["waiting", "running", "done", "skipped", "failed"]
+FINISHED: tuple[Status, ...] = ("done", "skipped")
+
+Metrics = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStage:
+    """A stage of an experiment.
+
+    Attributes:
+        group: its name in the experiment's file, before a sweep made several of it.
+        command: "train dpo", "compare".
+        variant: what the sweep gave this one; empty without a sweep.
+        after: the stages that it needs.
+        seconds: how long it took, where it ran.
+        reason: why it failed, or was not run.
+    """
+
+    name: str
+    group: str
+    command: str
+    folder: Path
+    variant: Mapping[str, Any]
+    after: tuple[str, ...]
+    status: Status
+    seconds: float | None
+    reason: str | None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in FINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What `experiment.json` says; folders of stages are absolute, or relative to the working folder as its own is."""
+
+    folder: Path
+    name: str
+    title: str
+    description: str
+    stages: tuple[PlanStage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A training stage and its lines of metrics."""
+
+    stage: PlanStage
+    metrics: tuple[Metrics, ...]
+
+    @property
+    def last(self) -> Metrics:
+        """The last value of every metric."""
+        return {name: value for row in self.metrics for name, value in row.items() if value is not None}
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that it has gone."""
+        return max((int(row["step"]) for row in self.metrics), default=0)
+
+    def change(self, metric: str) -> float | None:
+        """How much a metric of held-out data changed from before the first step to the end."""
+        values = [row[metric] for row in self.metrics if row.get(metric) is not None]
+        return values[-1] - values[0] if len(values) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What the folders of an experiment's stages hold, by the name of the stage.
+
+    Attributes:
+        unreadable: why a stage's folder cannot be read, though it is finished.
+        contradictions: of these, those whose stored figures do not follow from their own rows.
+    """
+
+    studies: Mapping[str, tuple[Study, Analysis]]
+    grids: Mapping[str, tuple[GridCell, ...]]
+    frontiers: Mapping[str, Frontier]
+    trainings: tuple[Training, ...]
+    unreadable: Mapping[str, str]
+    contradictions: tuple[str, ...]
+
+
+def read_experiment(folder: Path) -> Experiment:
+    """What `experiment.json` in a folder says. Raises UserError where there is none, or it is not ours."""
+    path = folder / HEAD
+    if not path.exists():
+        raise UserError(f"{folder}: holds no experiment (no {HEAD}); `preflab run` makes one")
+    head = read_json(path)
+    try:
+        stages = tuple(_stage(folder, entry) for entry in head["stages"])
+        return Experiment(folder, str(head["name"]), str(head["title"]), str(head["description"]), stages)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not an experiment that this version wrote ({error!r})") from error
+
+
+def _stage(folder: Path, entry: Mapping[str, Any]) -> PlanStage:
+    if entry["status"] not in get_args(Status):
+        raise TypeError(f"status {entry['status']!r}")
+    return PlanStage(
+        name=str(entry["name"]),
+        group=str(entry["group"]),
+        command=str(entry["command"]),
+        folder=folder / entry["folder"],
+        variant=dict(entry["variant"]),
+        after=tuple(entry["after"]),
+        status=entry["status"],
+        seconds=None if entry["seconds"] is None else float(entry["seconds"]),
+        reason=entry["reason"],
+    )
+
+
+def read_results(experiment: Experiment) -> Results:
+    """Everything that the finished stages left, as far as it can be read; of a grid that failed, its judged cells.
+
+    What a stage that has yet to run finds in its folder is of another run, and is left alone.
+    """
+    studies, grids, frontiers = {}, {}, {}
+    trainings: list[Training] = []
+    unreadable: dict[str, str] = {}
+    contradictions = []
+    for stage in experiment.stages:
+        try:
+            if (stage.folder / "grid.json").exists() and (stage.is_finished or stage.status == "failed"):
+                grids[stage.name] = read_grid(stage.folder)
+            if not stage.is_finished:
+                continue
+            if (stage.folder / "study.json").exists():
+                study = read_study(stage.folder)
+                studies[stage.name] = (study, analyse(study))
+            if (stage.folder / FRONTIER).exists():
+                frontiers[stage.name] = read_frontier(stage.folder)
+            if (stage.folder / "metrics.jsonl").exists():
+                trainings.append(Training(stage, tuple(read_jsonl(stage.folder / "metrics.jsonl"))))
+        except UserError as error:
+            unreadable[stage.name] = str(error)
+            if isinstance(error, DisagreementError):
+                contradictions.append(str(error))
+    return Results(studies, grids, frontiers, tuple(trainings), unreadable, tuple(contradictions))
+
+
+def swept(stages: Sequence[PlanStage]) -> tuple[str, ...]:
+    """The settings that differ between stages, in the order in which they are first met."""
+    return tuple(dict.fromkeys(name for stage in stages for name in stage.variant))

@@ -1,0 +1,108 @@
+"""How much a data source holds: rows, and tokens of a sample of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from preflab.data.comparisons import choose_formats, read_comparisons
+from preflab.data.sources import is_on_hub, open_sources
+from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped
+from preflab.records import Comparison, TokenizedComparison, UserError
+
+SAMPLE = 200  # rows that are tokenised
+CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Rows that can be used, and mean lengths in tokens.
+
+    Attributes:
+        rows: as many as there are, those left out that the sample says cannot be used.
+        prompt: mean length of a prompt.
+        best: mean length of the first response of a row; 0 where rows are prompts alone.
+        responses: mean length of all responses of a row together.
+        per_row: responses of a row.
+        longest: tokens of the longest row in the sample, prompt and all responses.
+        counted: how tokens were counted.
+    """
+
+    rows: int
+    prompt: float
+    best: float
+    responses: float
+    per_row: float
+    longest: int
+    counted: str
+
+
+def measure(
+    specs: Sequence[str],
+    form: str | None,
+    template: ChatTemplate | None,
+    *,
+    max_length: int | None,
+    max_prompt_length: int | None,
+) -> Amount:
+    """Read the sources through once and tokenise a sample; without a template, characters are counted.
+
+    Raises UserError where they cannot be read, or would have to be downloaded.
+    """
+    if remote := [spec for spec in specs if is_on_hub(spec)]:
+        raise UserError(f"{remote[0]} lies on a hub; its rows are not downloaded to be counted")
+    source = open_sources(tuple(specs))
+    count, sample = _sampled(read_comparisons(source, choose_formats(source, form)))
+    encode = template.encode_many if template else _guessed
+    found = encode(sample, max_length=max_length, max_prompt_length=max_prompt_length)
+    lengths = [_lengths(item) for item in found if not isinstance(item, Dropped)]
+    if not lengths:
+        raise UserError(f"{source.name}: no row of a sample can be used")
+    prompts, responses = [prompt for prompt, _ in lengths], [own for _, own in lengths]
+    return Amount(
+        rows=max(1, round(count * len(lengths) / len(sample))),
+        prompt=fmean(prompts),
+        best=fmean(own[0] if own else 0 for own in responses),
+        responses=fmean(map(sum, responses)),
+        per_row=fmean(map(len, responses)),
+        longest=max(prompt + sum(own) for prompt, own in lengths),
+        counted=f"tokens of {len(lengths)} rows" if template else f"{CHARACTERS_PER_TOKEN} characters a token",
+    )
+
+
+def _sampled(items: Iterator[Comparison | Dropped]) -> tuple[int, list[Comparison | Dropped]]:
+    """How many there are, and a sample in which each has the same chance (reservoir sampling, seeded)."""
+    chance, count = random.Random(0), 0
+    sample: list[Comparison | Dropped] = []
+    for count, item in enumerate(items, 1):
+        if len(sample) < SAMPLE:
+            sample.append(item)
+        elif (place := chance.randrange(count)) < SAMPLE:
+            sample[place] = item
+    return count, sample
+
+
+def _lengths(item: TokenizedComparison) -> tuple[int, list[int]]:
+    """Tokens of the prompt and of each response."""
+    return len(item.prompt_ids), [len(ids) for ids in item.response_ids]
+
+
+def _guessed(
+    items: Iterable[Comparison | Dropped], *, max_length: int | None, max_prompt_length: int | None
+) -> Iterator[TokenizedComparison | Dropped]:
+    """Rows with zeros for ids, as many as they have characters by `CHARACTERS_PER_TOKEN`."""
+    for item in items:
+        if isinstance(item, Dropped):
+            yield item
+            continue
+        responses = tuple(_zeros(text) for text in item.responses)
+        prompt = tuple(zero for message in item.prompt for zero in _zeros(message.content))
+        longest = max(map(len, responses), default=0)
+        room = min(max_prompt_length or len(prompt), max_length - longest if max_length else len(prompt))
+        yield TokenizedComparison(prompt[:room], responses) if room > 0 else Dropped(item.row, TOO_LONG)
+
+
+def _zeros(text: str) -> tuple[int, ...]:
+    return (0,) * -(-len(text) // CHARACTERS_PER_TOKEN)

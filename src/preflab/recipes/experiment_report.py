@@ -1,0 +1,70 @@
+"""The one report of an experiment, from what its stages left on disk; no model is needed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from preflab.analysis.experiment import read_experiment, read_results
+from preflab.config import named_fields, resolved
+from preflab.experiments.plan import PlannedStage, read_plan
+from preflab.recipes.stages import STAGES
+from preflab.records import DisagreementError, UserError
+from preflab.report.experiment_page import write_experiment
+from preflab.rundir import read_json
+from preflab.terminal import status
+
+
+def report_experiment(folder: Path) -> Path:
+    """Write `report.html` into an experiment's folder, as far as its stages are done.
+
+    Raises UserError where the folder holds no experiment. Raises DisagreementError, once the page is written, where a
+    stage's stored figures do not follow from its own rows: that stage is left out of the page.
+    """
+    experiment = read_experiment(folder)
+    with status("reading the stages"):
+        results = read_results(experiment)
+    path, manifest = folder / "report.html", _manifest(folder)
+    with status("writing the report"):
+        write_experiment(
+            experiment, results, path, changed=_changed(folder), again=_command(manifest), manifest=manifest
+        )
+    if results.contradictions:
+        raise DisagreementError("\n".join(results.contradictions), shown=f"written to {path}")
+    return path
+
+
+def _manifest(folder: Path) -> Mapping[str, Any]:
+    path = folder / "manifest.json"
+    found: Mapping[str, Any] = read_json(path) if path.exists() else {}
+    return found
+
+
+def _command(manifest: Mapping[str, Any]) -> str:
+    """The command that made the experiment, to be typed again; empty where nothing tells."""
+    settings = manifest.get("settings") or {}
+    words = [settings.get("experiment"), *(settings.get("assignments") or ())]
+    return shlex.join(["preflab", "run", *map(str, words)]) if words[0] else ""
+
+
+def _changed(folder: Path) -> dict[str, dict[str, Any]]:
+    """By stage, the settings that differ from their defaults, from the experiment's file as it was run."""
+    path = folder / "experiment.yaml"
+    try:
+        plan = read_plan(path, (), STAGES) if path.exists() else None
+    except UserError:  # of another version, or edited: the page can do without
+        plan = None
+    return {stage.name: _differing(stage) for stage in plan.stages} if plan else {}
+
+
+def _differing(stage: PlannedStage) -> dict[str, Any]:
+    values, fields = resolved(stage.settings), named_fields(type(stage.settings))
+    defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
+    place = STAGES[stage.command].place
+    return {
+        name: values[name]
+        for name, default in defaults.items()
+        if name != place and name in values and getattr(stage.settings, name) != default
+    }

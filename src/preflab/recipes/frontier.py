@@ -1,0 +1,267 @@
+"""A frontier: many policies of one reference, what they gain by the truth and by a reward model, and at which KL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from preflab.analysis.frontier import HEAD, best_of_measures, policy_measures
+from preflab.config import dump_settings, shared_values
+from preflab.data.tokenize import ChatTemplate
+from preflab.generate import Prompt
+from preflab.model.load import load_model, pick_dtype
+from preflab.model.responses import Model, ResponseRewards
+from preflab.recipes.data import template_of
+from preflab.recipes.frontier_settings import FrontierSettings, RolloutSettings
+from preflab.recipes.generate import read_prompts
+from preflab.recipes.output import alone_with, explaining_memory, finish_output, open_output
+from preflab.recipes.players import Entry, model_of, read_entries
+from preflab.recipes.report import FrontierResult, report_frontier
+from preflab.recipes.rollouts import divergences, proxy_rewards, sample_responses
+from preflab.recipes.settings import GenerateSettings
+from preflab.recipes.stage import fingerprint_weights, make_accelerator
+from preflab.records import Completion, UserError, messages_to_json
+from preflab.rundir import fingerprint, read_jsonl, stage_state, write_json, write_jsonl, write_manifest
+from preflab.sandbox.gold import gold_reward, read_prompt
+from preflab.terminal import progress_bar, say
+
+Row = dict[str, Any]
+
+NOT_THE_OBJECTIVES = {"seed", "model", "dtype", "chat_template", "trust_remote_code", "eval_data"}
+"""Training settings in which policies may differ although they were trained in the same way."""
+
+
+def measure_frontier(settings: FrontierSettings) -> FrontierResult:
+    """Sample every policy and the reference, take KL, gold and proxy of each response, then say what follows. The
+    folder is described at `preflab.analysis.frontier`.
+    """
+    entries = _policies(settings.models)
+    folder = settings.out
+    with alone_with(folder / HEAD):
+        bench = _bench(settings)
+        _keep_prompts(folder, bench.prompts, settings)
+        reference = _reference_rows(bench, settings)
+        with progress_bar() as bar:
+            task = bar.add_task("policies", total=len(entries), shown="")
+            for entry in entries:
+                _measure(bench, entry, settings)
+                bar.update(task, advance=1, shown=entry.name)
+        write_json(folder / HEAD, _head(settings, entries, bench.prompts, reference))
+        dump_settings(settings, folder / "config.yaml")
+        write_manifest(
+            folder, command="frontier", settings=settings.model_dump(mode="json"), seed=settings.seed, data={}
+        )
+    return report_frontier(folder)
+
+
+# ---- what is loaded once ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What all policies are measured with; `knows_truth` says whether the prompts are the sandbox's."""
+
+    template: ChatTemplate
+    prompts: list[Prompt]
+    reference: Model
+    reward_template: ChatTemplate
+    rewards: ResponseRewards
+    device: torch.device
+    knows_truth: bool
+    fingerprints: Mapping[str, str]
+
+
+def _bench(settings: FrontierSettings) -> _Bench:
+    accelerator = make_accelerator()
+    if accelerator.num_processes > 1:
+        raise UserError("a frontier is measured by one process: run preflab frontier without a launcher")
+    reference, reward = model_of(settings.reference), model_of(settings.reward_model)
+    template, reward_template = (
+        template_of(name, settings.chat_template, trust_remote_code=settings.trust_remote_code)
+        for name in (reference, reward)
+    )
+    prompts = _prompts(settings, template)
+    device = accelerator.device
+    model = _load(reference, settings, device)
+    proxy = load_model(reward, "reward", dtype=pick_dtype(settings.dtype, device, frozen=False), trust_remote_code=settings.trust_remote_code)
+    knows_truth = all(read_prompt(prompt.messages[-1].content) for prompt in prompts)
+    if not knows_truth:
+        say("not all prompts are the sandbox's, so there is no gold reward: only the reward model's score is measured")
+    return _Bench(
+        template=template,
+        prompts=prompts,
+        reference=model,
+        reward_template=reward_template,
+        rewards=ResponseRewards(nn.Module.to(proxy, device).eval()),
+        device=device,
+        knows_truth=knows_truth,
+        fingerprints={
+            "prompts": fingerprint([(prompt.row, prompt.ids) for prompt in prompts]),
+            "template": template.fingerprint,
+            "reference": fingerprint_weights(model),
+            "reward_model": fingerprint_weights(proxy),
+        },
+    )
+
+
+def _load(name: str, settings: FrontierSettings, device: torch.device) -> Model:
+    dtype = pick_dtype(settings.dtype, device, frozen=False)
+    model = load_model(name, "policy", dtype=dtype, trust_remote_code=settings.trust_remote_code)
+    return nn.Module.to(model, device).eval()
+
+
+def _prompts(settings: FrontierSettings, template: ChatTemplate) -> list[Prompt]:
+    """Each prompt once; those that cannot be used are told."""
+    asked = GenerateSettings(model=settings.reference, **shared_values(settings, GenerateSettings))
+    prompts, dropped, _ = read_prompts(asked, template)
+    for item in dropped:
+        say(f"not asked: {item}")
+    return list({prompt.ids: prompt for prompt in reversed(prompts)}.values())[::-1]
+
+
+def _keep_prompts(folder: Path, prompts: Sequence[Prompt], settings: FrontierSettings) -> None:
+    rows = [{"row": prompt.row, "prompt": messages_to_json(prompt.messages)} for prompt in prompts]
+    path = folder / "prompts.jsonl"
+    if not settings.overwrite and path.exists() and list(read_jsonl(path)) != rows:
+        raise UserError(f"{folder}: holds a frontier of other prompts; choose another folder, or overwrite it")
+    write_jsonl(path, rows)
+
+
+# ---- who takes part --------------------------------------------------------------------------------------------------
+
+
+def _policies(words: Sequence[str]) -> tuple[Entry, ...]:
+    entries = read_entries(words)
+    for entry in entries:
+        if entry.kind != "model":
+            raise UserError(f"{entry.source}: a frontier samples from models; name folders of training runs")
+    return entries
+
+
+def _trained(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Objective, seed, and those settings in which policies of one objective and seed differ, from `stage.json`."""
+    found: list[dict[str, Any]] = []
+    for entry in entries:
+        stage = stage_state(Path(entry.source).parent) if Path(entry.source).is_dir() else None
+        command, values = ("", {}) if stage is None else (stage.inputs["command"], stage.inputs["settings"])
+        trained = command.startswith("train ")
+        found.append({
+            "name": entry.name,
+            "source": entry.source,
+            "objective": command.removeprefix("train ") if trained else entry.name,
+            "seed": values.get("seed") if trained else None,
+            "settings": {name: values[name] for name in values if name not in NOT_THE_OBJECTIVES} if trained else {},
+        })  # fmt: skip
+    groups: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
+    for policy in found:
+        groups.setdefault((policy["objective"], policy["seed"]), []).append(policy["settings"])
+    varied = {(objective, name) for (objective, _), group in groups.items() for name in _differing(group)}
+    for policy in found:
+        settings, objective = policy["settings"], policy["objective"]
+        policy["settings"] = {name: settings[name] for name in settings if (objective, name) in varied}
+    return found
+
+
+def _differing(group: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    names = dict.fromkeys(name for settings in group for name in settings)
+    return [name for name in names if any(settings.get(name) != group[0].get(name) for settings in group)]
+
+
+def _head(
+    settings: FrontierSettings, entries: Sequence[Entry], prompts: Sequence[Prompt], reference: Sequence[Row]
+) -> dict[str, Any]:
+    """What `frontier.json` says, every figure taken from rows."""
+    rows = [prompt.row for prompt in prompts]
+
+    def figures(name: str) -> dict[str, float | int]:
+        return policy_measures(list(read_jsonl(settings.out / "responses" / f"{name}.jsonl")), rows).figures()
+
+    return {
+        "reference": settings.reference,
+        "reward_model": settings.reward_model,
+        "samples": settings.num_return_sequences,
+        "policies": [{**policy, **figures(policy["name"])} for policy in _trained(entries)],
+        "best_of_n": [{"of": n, **best_of_measures(reference, rows, n).figures()} for n in _sizes(settings)],
+    }
+
+
+def _sizes(settings: FrontierSettings) -> list[int]:
+    return [1, *sorted(set(settings.best_of_n))]
+
+
+# ---- responses -------------------------------------------------------------------------------------------------------
+
+
+def _measure(bench: _Bench, entry: Entry, settings: FrontierSettings) -> None:
+    """A policy's responses with KL, gold and proxy, unless they are there."""
+    template = template_of(entry.source, settings.chat_template, trust_remote_code=settings.trust_remote_code)
+    if template.fingerprint != bench.template.fingerprint:
+        raise UserError(
+            f"{entry.source}: its tokenizer or chat template is not the reference's ({settings.reference}), so there "
+            "is no KL between the two"
+        )
+    policy = _load(entry.source, settings, bench.device)
+    output = settings.out / "responses" / f"{entry.name}.jsonl"
+    wanted = RolloutSettings(**shared_values(settings, RolloutSettings))
+    made_from = {**bench.fingerprints, "policy": fingerprint_weights(policy)}
+    state = open_output(output, "frontier", wanted, made_from, seed=settings.seed, overwrite=settings.overwrite)
+    if state == "done":
+        return
+    with explaining_memory(settings.batch_size):
+        found = _sample(bench, policy, settings, settings.num_return_sequences)
+        kls = divergences(policy, bench.reference, bench.template, bench.prompts, found, batch_size=settings.batch_size)
+        rows = _rows(bench, found, settings)
+    finish_output(output, [{**row, "kl": kl} for row, kl in zip(rows, kls, strict=True)])
+
+
+def _reference_rows(bench: _Bench, settings: FrontierSettings) -> list[Row]:
+    """The reference's responses, as many as the largest n of best-of-n; of them KL is zero."""
+    samples = max(_sizes(settings))
+    output = settings.out / "reference.jsonl"
+    values = shared_values(settings, RolloutSettings) | {"num_return_sequences": samples}
+    state = open_output(
+        output,
+        "frontier",
+        RolloutSettings(**values),
+        bench.fingerprints,
+        seed=settings.seed,
+        overwrite=settings.overwrite,
+    )
+    if state != "done":
+        with explaining_memory(settings.batch_size):
+            finish_output(output, _rows(bench, _sample(bench, bench.reference, settings, samples), settings))
+    return list(read_jsonl(output))
+
+
+def _sample(bench: _Bench, policy: Model, settings: FrontierSettings, samples: int) -> list[Completion]:
+    return sample_responses(
+        policy,
+        bench.template,
+        bench.prompts,
+        samples=samples,
+        cap=settings.max_new_tokens,
+        seed=settings.seed,
+        batch_size=settings.batch_size,
+    )
+
+
+def _rows(bench: _Bench, found: Sequence[Completion], settings: FrontierSettings) -> list[Row]:
+    proxies = proxy_rewards(bench.rewards, bench.reward_template, found, batch_size=settings.batch_size)
+    return [
+        {
+            "row": completion.row,
+            "sample": completion.sample,
+            "response": completion.response,
+            "tokens": completion.tokens,
+            "finish": completion.finish,
+            "kl": 0.0,
+            "gold": gold_reward(completion.prompt[-1].content, completion.response) if bench.knows_truth else None,
+            "proxy": proxy,
+        }
+        for completion, proxy in zip(found, proxies, strict=True)
+    ]

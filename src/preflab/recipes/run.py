@@ -1,0 +1,296 @@
+"""An experiment from its file to its report: every stage in its turn, as far as it is not done."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from preflab.config import dump_yaml, resolved
+from preflab.experiments.estimate import Estimate, as_table, estimate
+from preflab.experiments.inputs import KnownFiles, Standing, State, inputs_of, standing
+from preflab.experiments.plan import Plan, PlannedStage, read_plan
+from preflab.recipes.output import alone_with
+from preflab.recipes.settings import RunSettings
+from preflab.recipes.stages import STAGES
+from preflab.records import UserError
+from preflab.rundir import read_json, redact, utc_now, write_json, write_manifest
+from preflab.terminal import say
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """An experiment all of whose stages are done; `ran` are those that this run did."""
+
+    report: Path
+    stages: int
+    ran: tuple[str, ...]
+
+    def __str__(self) -> str:
+        before = self.stages - len(self.ran)
+        return f"{self.stages} stages: {len(self.ran)} done now, {before} before\nreport: {self.report}"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a run would do: where every stage stands, what has changed of it, and what it would take."""
+
+    plan: Plan
+    standings: Mapping[str, Standing]
+    estimates: Sequence[Estimate]
+
+    def __str__(self) -> str:
+        lines = [f"{self.plan.title}: {len(self.plan.stages)} stages, in {self.plan.output_dir}"]
+        for stage in self.plan.stages:
+            state, changed = self.standings[stage.name]
+            after = f", after {', '.join(stage.after)}" if stage.after else ""
+            lines += [f"{stage.name}: {stage.command}{after}: {_SHOWN[state]}", *(f"    {line}" for line in changed)]
+        with (console := Console(width=120, color_system=None)).capture() as table:
+            console.print(as_table(self.estimates))
+        return "\n".join([*lines, "", table.get().rstrip()])
+
+
+_SHOWN: Mapping[State, str] = {
+    "new": "to run",
+    "unfinished": "to go on with",
+    "extended": "to go on with, for what has changed",
+    "done": "done",
+    "changed": "made from other inputs; needs --overwrite",
+}
+
+
+def run_experiment(settings: RunSettings) -> RunResult | Outlook:
+    """Run what is not done of an experiment, and write its report.
+
+    Beside the stages' folders there lie experiment.json (what the report tells), experiment.yaml (the file with all
+    overrides, to run again), manifest.json, and inputs.json (what each stage was made from).
+
+    Raises UserError before anything runs, where the file is wrong or stages were made from other inputs (with
+    `overwrite` these are made anew); at the end, where stages failed: what follows them waits, and the same command
+    tries them again.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "an experiment is run by one process: start `preflab run` without a launcher. A training that needs "
+            "several can be run by itself, with its stage's folder as output_dir; its stage then finds its work done"
+        )
+    plan = read_plan(settings.experiment, settings.assignments, STAGES)
+    if settings.dry_run:
+        standings = _look(plan)[1]
+        done = [name for name, (state, _) in standings.items() if state == "done"]
+        return Outlook(plan, standings, estimate(plan, done=done))
+    with alone_with(plan.output_dir / "experiment.json"):
+        return _run(plan, settings)
+
+
+def _look(plan: Plan) -> tuple[_Ledger, dict[str, Standing]]:
+    """The ledger with the inputs that the stages now have, and where each stage stands."""
+    ledger = _Ledger(plan.output_dir / "inputs.json")
+    ledger.now = inputs_of(plan, STAGES, ledger.files)
+    return ledger, {
+        stage.name: standing(stage, STAGES[stage.command], ledger.now[stage.name], ledger.stages.get(stage.name))
+        for stage in plan.stages
+    }
+
+
+def _run(plan: Plan, settings: RunSettings) -> RunResult:
+    ledger, standings = _look(plan)
+    if not settings.overwrite:
+        _refuse_changed(plan, standings)
+    progress = _Progress(plan, {name for name, (state, _) in standings.items() if state == "done"})
+    report = plan.output_dir / "report.html"
+    if not progress.waiting() and progress.is_told() and report.exists():
+        return RunResult(report, len(plan.stages), ())
+    _describe(plan, settings)
+    progress.write()
+    with _memory_released() as release:
+        for stage in progress.waiting():
+            if blocked := [name for name in stage.after if progress.status[name] in ("failed", "waiting")]:
+                progress.note(stage, "waiting", reason=f"needs {', '.join(blocked)}, which is not done")
+                continue
+            state, _ = standings[stage.name]
+            if settings.overwrite and state in ("changed", "extended"):
+                _discard(stage.folder)
+                state = "new"
+            ledger.begin(stage, state)
+            _run_stage(stage, progress, ledger)
+            release()
+    from preflab.recipes.experiment_report import report_experiment  # here, because it takes seconds to load
+
+    report = report_experiment(plan.output_dir)
+    progress.raise_failures(report)
+    return RunResult(report, len(plan.stages), tuple(progress.ran))
+
+
+def _refuse_changed(plan: Plan, standings: Mapping[str, Standing]) -> None:
+    changed = {name: found for name, (state, found) in standings.items() if state == "changed"}
+    if changed:
+        listed = "\n".join(f"  {name}: {line}" for name, found in changed.items() for line in found)
+        raise UserError(
+            f"{plan.output_dir}: {len(changed)} stages were made from other inputs:\n{listed}\n"
+            "nothing was run. Choose another output_dir, restore these inputs, or --overwrite: it discards these "
+            "stages, runs them anew, and keeps all others"
+        )
+
+
+def _describe(plan: Plan, settings: RunSettings) -> None:
+    """Write down what is run, so that it can be run again."""
+    dump_yaml(redact(dict(plan.document)), plan.output_dir / "experiment.yaml")
+    seed = next((stage.settings.seed for stage in plan.stages if hasattr(stage.settings, "seed")), 0)
+    write_manifest(plan.output_dir, command="run", settings=resolved(settings), seed=seed, data={})
+
+
+def _discard(folder: Path) -> None:
+    """Remove a stage's folder; what a person has judged, which nobody can make again, is kept under another name."""
+    if any(read_json(path)["data"].get("judge") == "human" for path in folder.rglob("*.manifest.json")):
+        kept = folder.with_name(f"{folder.name}.{utc_now().replace(':', '').replace('-', '')}")
+        folder.rename(kept)
+        say(f"{folder}: a person has judged in it; kept as {kept}")
+        return
+    gone = folder.with_name(f".discarded-{folder.name}")  # whole or not at all: a kill leaves no half of a run
+    shutil.rmtree(gone, ignore_errors=True)
+    folder.rename(gone)
+    shutil.rmtree(gone)
+
+
+def _run_stage(stage: PlannedStage, progress: _Progress, ledger: _Ledger) -> None:
+    progress.note(stage, "running")
+    started = time.monotonic()
+    module, _, name = STAGES[stage.command].run.partition(":")
+    try:
+        result = getattr(importlib.import_module(module), name)(stage.settings)
+    except Exception as error:
+        if not isinstance(error, UserError):
+            traceback.print_exc()
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        progress.note(stage, "failed", seconds=time.monotonic() - started, reason=reason)
+    else:
+        ledger.end(stage)
+        progress.note(stage, "done", seconds=time.monotonic() - started)
+        say(str(result))
+
+
+@contextmanager
+def _memory_released() -> Iterator[Callable[[], None]]:
+    """Gives what to call after a stage: it lets go of the models that the stage loaded, which are parts of cycles.
+
+    What was there before, and what a stage leaves for good (modules, above all), is gone through but once: a million
+    objects take a quarter of a second.
+    """
+
+    def release() -> None:
+        gc.collect()
+        gc.freeze()
+        if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    gc.freeze()
+    try:
+        yield release
+    finally:
+        gc.unfreeze()
+
+
+# ---- what is kept on disk ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Ledger:
+    """inputs.json: what each stage was made from, and whether it ended; and the digests of files read on the way."""
+
+    path: Path
+    now: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        found = read_json(self.path) if self.path.exists() else {"stages": {}, "files": {}}
+        self.stages: dict[str, dict[str, Any]] = found["stages"]
+        self.files: KnownFiles = found["files"]
+
+    def begin(self, stage: PlannedStage, state: State) -> None:
+        """Take note before the first file is written. What is gone on with keeps its inputs until it ends."""
+        if state == "new":
+            self._keep(stage, done=False)
+
+    def end(self, stage: PlannedStage) -> None:
+        self._keep(stage, done=True)
+
+    def _keep(self, stage: PlannedStage, *, done: bool) -> None:
+        self.stages[stage.name] = {"done": done, "inputs": self.now[stage.name]}
+        write_json(self.path, {"stages": self.stages, "files": self.files})
+
+
+class _Progress:
+    """experiment.json, rewritten whenever something of it changes; it is what the report reads."""
+
+    def __init__(self, plan: Plan, done: set[str]) -> None:
+        self.plan, self.path = plan, plan.output_dir / "experiment.json"
+        self.before: dict[str, Any] = read_json(self.path) if self.path.exists() else {"stages": []}
+        took = {entry["name"]: entry["seconds"] for entry in self.before["stages"]}
+        self.status = {stage.name: "skipped" if stage.name in done else "waiting" for stage in plan.stages}
+        self.seconds: dict[str, float | None] = {name: took.get(name) for name in done}
+        self.reasons: dict[str, str] = {}
+        self.ran: list[str] = []
+
+    def waiting(self) -> list[PlannedStage]:
+        return [stage for stage in self.plan.stages if self.status[stage.name] == "waiting"]
+
+    def is_told(self) -> bool:
+        """Whether the file tells of this very plan, but for when its stages were run."""
+        told, now = ([{**e, "status": 0, "seconds": 0} for e in text["stages"]] for text in (self.before, self._text()))
+        return told == now and all(self.before.get(name) == self._text()[name] for name in ("title", "description"))
+
+    def note(self, stage: PlannedStage, status: str, *, seconds: float | None = None, reason: str = "") -> None:
+        """Write down, and say, how a stage is getting on."""
+        self.status[stage.name], self.seconds[stage.name] = status, seconds
+        if reason:
+            self.reasons[stage.name] = reason
+        self.ran += [stage.name] if status == "done" else []
+        self.write()
+        place = f"[{self.plan.stages.index(stage) + 1}/{len(self.plan.stages)}] {stage.name}"
+        took = "" if seconds is None else f" after {seconds:.0f} s"
+        say(f"{place} ({stage.command}): {status}{took}" + (f": {reason}" if reason else ""))
+
+    def write(self) -> None:
+        write_json(self.path, self._text())
+
+    def _text(self) -> dict[str, Any]:
+        plan = self.plan
+        head = {"name": plan.name, "title": plan.title, "description": plan.description}
+        return {**head, "stages": [self._entry(stage) for stage in plan.stages]}
+
+    def _entry(self, stage: PlannedStage) -> dict[str, Any]:
+        return {
+            "name": stage.name,
+            "group": stage.group,
+            "command": stage.command,
+            "folder": str(stage.folder.relative_to(self.plan.output_dir)),
+            "variant": dict(stage.variant),
+            "after": list(stage.after),
+            "status": self.status[stage.name],
+            "seconds": self.seconds.get(stage.name),
+            "reason": self.reasons.get(stage.name),
+        }
+
+    def raise_failures(self, report: Path) -> None:
+        """Raise UserError where stages failed."""
+        failed = [name for name, status in self.status.items() if status == "failed"]
+        if not failed:
+            return
+        waiting = sum(status == "waiting" for status in self.status.values())
+        reasons = {name: self.reasons[name].replace("\n", "\n    ") for name in failed}
+        listed = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
+        raise UserError(
+            f"{len(failed)} of {len(self.status)} stages failed, and {waiting} wait for them:\n{listed}\n"
+            f"what is done is kept, and the same command goes on; report of the others: {report}"
+        )

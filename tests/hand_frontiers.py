@@ -1,0 +1,73 @@
+"""Frontiers put together from means, with a known spread over prompts and seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from preflab.analysis.frontier import BestOf, Frontier, Measures, Policy, kl_bound
+
+PROMPTS = 100
+
+Means = tuple[float, float, float]
+"""KL, gold and proxy of a point."""
+
+
+def frontier(
+    points: Mapping[str, Mapping[float, Means]],
+    *,
+    best_of: Sequence[tuple[int, float, float]] = ((1, 1.0, 0.0), (4, 1.2, 0.4), (64, 1.4, 0.8)),
+    seeds: int = 3,
+    prompts: int = PROMPTS,
+    noise: float = 0.2,
+    between_seeds: float = 0.02,
+) -> Frontier:
+    """Objective -> β -> means. `noise` is the standard deviation over prompts, which all share half of it;
+    `between_seeds` how far the outer seeds lie from the mean. best_of: n, gold, proxy.
+    """
+    rng = np.random.default_rng(0)
+    shared = _spread(rng, prompts) * noise
+
+    def measures(kl: float, gold: float, proxy: float) -> Measures:
+        return Measures(
+            np.full(prompts, kl), gold + shared + _spread(rng, prompts) * noise, proxy + _spread(rng, prompts) * noise
+        )
+
+    policies = [
+        Policy(
+            name=f"{objective}-{beta}-{seed}",
+            objective=objective,
+            settings={"beta": beta},
+            seed=seed,
+            source="",
+            measures=measures(kl, gold + shift, proxy + shift),
+        )
+        for objective, betas in points.items()
+        for beta, (kl, gold, proxy) in betas.items()
+        for seed, shift in enumerate(np.linspace(-between_seeds, between_seeds, seeds) if seeds > 1 else [0.0])
+    ]
+    yardstick = tuple(BestOf(n, measures(kl_bound(n), gold, proxy)) for n, gold, proxy in best_of)
+    return Frontier("sft", "reward", 1, tuple(policies), yardstick, {"gold": 1.0, "proxy": 1.0})
+
+
+def without_gold(given: Frontier) -> Frontier:
+    """The same, of prompts that are not the sandbox's."""
+
+    def blind(measures: Measures) -> Measures:
+        return Measures(measures.kl, np.full(len(measures.kl), np.nan), measures.proxy)
+
+    return Frontier(
+        given.reference,
+        given.reward_model,
+        given.samples,
+        tuple(Policy(p.name, p.objective, p.settings, p.seed, p.source, blind(p.measures)) for p in given.policies),
+        tuple(BestOf(b.n, blind(b.measures)) for b in given.best_of),
+        {"gold": float("nan"), "proxy": 1.0},
+    )
+
+
+def _spread(rng: np.random.Generator, prompts: int) -> np.ndarray:
+    """Values over prompts of mean 0 and standard deviation 1, exactly."""
+    values = rng.normal(size=prompts)
+    return (values - values.mean()) / values.std()

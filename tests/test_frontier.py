@@ -1,0 +1,152 @@
+"""A frontier's figures: from rows, as their definitions say, and refused where a file states others."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import hand_frontiers
+import numpy as np
+import pytest
+
+from preflab.analysis.frontier import best_of_measures, curves, kl_bound, policy_measures, read_frontier
+from preflab.records import DisagreementError, UserError
+from preflab.rundir import read_json, write_json, write_jsonl
+
+ROWS = [
+    {"row": 3, "sample": 0, "kl": 1.0, "gold": 1.0, "proxy": 0.5},
+    {"row": 3, "sample": 1, "kl": 3.0, "gold": 0.0, "proxy": None},
+    {"row": 7, "sample": 0, "kl": 0.5, "gold": -1.0, "proxy": -0.5},
+    {"row": 7, "sample": 1, "kl": 0.5, "gold": 2.0, "proxy": 1.5},
+]
+
+
+def test_figures_are_means_over_prompts_of_means_over_responses() -> None:
+    figures = policy_measures(ROWS, [3, 7]).figures()
+    assert figures["n"] == 2
+    assert (figures["kl"], figures["gold"]) == ((2.0 + 0.5) / 2, (0.5 + 0.5) / 2)
+    assert figures["proxy"] == (0.5 + 0.5) / 2  # a response without a score is left out, its prompt is not
+    assert figures["kl_se"] == pytest.approx(np.std([2.0, 0.5], ddof=1) / np.sqrt(2))
+
+
+def test_responses_to_other_prompts_are_refused() -> None:
+    for prompts in ([3], [3, 7, 8]):
+        with pytest.raises(UserError, match="not responses to the prompts"):
+            policy_measures(ROWS, prompts)
+
+
+def test_best_of_n_is_the_mean_over_all_ways_to_draw_n() -> None:
+    rng = np.random.default_rng(1)
+    drawn = [
+        {"row": row, "sample": sample, "gold": float(rng.normal()), "proxy": float(rng.normal())}
+        for row in (1, 2)
+        for sample in range(6)
+    ]
+    for n in (1, 2, 4, 6):
+        found = best_of_measures(drawn, [1, 2], n)
+        for place, row in enumerate((1, 2)):
+            own = [response for response in drawn if response["row"] == row]
+            best = [max(subset, key=lambda response: response["proxy"]) for subset in combinations(own, n)]
+            assert found.gold[place] == pytest.approx(np.mean([response["gold"] for response in best]))
+            assert found.proxy[place] == pytest.approx(np.mean([response["proxy"] for response in best]))
+
+
+def test_best_of_n_takes_what_cannot_be_read_last() -> None:
+    drawn = [{"row": 1, "gold": 5.0, "proxy": None}, {"row": 1, "gold": 1.0, "proxy": -9.0}]
+    assert best_of_measures(drawn, [1], 2).gold[0] == 1.0
+    assert best_of_measures(drawn, [1], 1).gold[0] == 3.0
+
+
+def test_the_bound_of_best_of_n_is_that_of_the_literature() -> None:
+    assert kl_bound(1) == 0
+    assert kl_bound(4) == pytest.approx(0.6363, abs=1e-4)  # log 4 − 3/4
+    assert kl_bound(64) == pytest.approx(3.1745, abs=1e-4)
+
+
+def test_the_bound_holds_for_an_exact_divergence() -> None:
+    """Best of n by a score without ties: F(i)^n − F(i−1)^n, whose KL from the start can be summed."""
+    start = np.array([0.1, 0.2, 0.3, 0.4])
+    for n in (2, 4, 16):
+        best = np.diff(np.concatenate([[0.0], start.cumsum()]) ** n)
+        assert (best * np.log(best / start)).sum() <= kl_bound(n)
+
+
+def test_points_gather_seeds_and_go_away_from_the_reference() -> None:
+    points = {"dpo": {0.1: (4.0, 1.2, 0.3), 1.0: (0.5, 1.1, 0.2)}, "ipo": {1.0: (1.0, 1.0, 0.1)}}
+    found = curves(hand_frontiers.frontier(points, seeds=3))
+    assert {name: [point.label for point in curve] for name, curve in found.items()} == {
+        "dpo": ["beta 1.0", "beta 0.1"],
+        "ipo": ["beta 1.0"],
+    }
+    near, far = found["dpo"]
+    assert near.gold.shape == (3, hand_frontiers.PROMPTS)
+    assert (near.mean("kl"), far.mean("kl")) == (0.5, 4.0)
+    assert near.by_seed("gold") == pytest.approx([1.08, 1.1, 1.12])
+
+
+# ---- on disk ----
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A frontier of one policy, as the command leaves it."""
+    reference = [{"row": row, "sample": s, "gold": s / 2, "proxy": float(s)} for row in (3, 7) for s in range(4)]
+    write_jsonl(tmp_path / "prompts.jsonl", [{"row": 3}, {"row": 7}])
+    write_jsonl(tmp_path / "responses" / "dpo.jsonl", ROWS)
+    write_jsonl(tmp_path / "reference.jsonl", reference)
+    policy = {"name": "dpo", "objective": "dpo", "settings": {"beta": 0.1}, "seed": 0, "source": "runs/dpo"}
+    head: dict[str, Any] = {
+        "reference": "runs/sft",
+        "reward_model": "runs/reward",
+        "samples": 2,
+        "policies": [policy | policy_measures(ROWS, [3, 7]).figures()],
+        "best_of_n": [{"of": n, **best_of_measures(reference, [3, 7], n).figures()} for n in (1, 2, 4)],
+    }
+    write_json(tmp_path / "frontier.json", head)
+    return tmp_path
+
+
+def test_a_frontier_is_read_from_its_rows(folder: Path) -> None:
+    found = read_frontier(folder)
+    (policy,) = found.policies
+    assert (policy.objective, policy.settings, policy.seed) == ("dpo", {"beta": 0.1}, 0)
+    assert policy.measures.gold.tolist() == [0.5, 0.5]
+    assert [best.n for best in found.best_of] == [1, 2, 4]
+    assert found.best_of[-1].measures.gold.tolist() == [1.5, 1.5]
+    assert (found.prompts, found.has_gold) == (2, True)
+    assert found.spread["proxy"] == pytest.approx(np.std([0, 1, 2, 3]))
+
+
+@pytest.mark.parametrize(
+    ("part", "figure", "named"),
+    [("policies", "gold", "gold of dpo"), ("policies", "kl_se", "kl_se of dpo"), ("best_of_n", "proxy", "best of 1")],
+)
+def test_a_stated_figure_that_the_rows_do_not_give_is_refused(folder: Path, part: str, figure: str, named: str) -> None:
+    head = read_json(folder / "frontier.json")
+    head[part][0][figure] += 1e-4
+    write_json(folder / "frontier.json", head)
+    with pytest.raises(DisagreementError, match=named):
+        read_frontier(folder)
+
+
+def test_a_row_that_was_changed_is_refused(folder: Path) -> None:
+    write_jsonl(folder / "responses" / "dpo.jsonl", [{**row, "gold": row["gold"] + 1} for row in ROWS])
+    with pytest.raises(DisagreementError, match=r"gold of dpo is 0\.5, but its rows say 1\.5"):
+        read_frontier(folder)
+
+
+def test_a_figure_that_was_removed_is_refused(folder: Path) -> None:
+    head = read_json(folder / "frontier.json")
+    head["policies"][0]["gold"] = None
+    write_json(folder / "frontier.json", head)
+    with pytest.raises(DisagreementError):
+        read_frontier(folder)
+
+
+def test_a_folder_without_a_frontier_and_one_of_another_kind_are_told(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no frontier"):
+        read_frontier(tmp_path / "elsewhere")
+    write_json(folder / "frontier.json", {"policies": []})
+    with pytest.raises(UserError, match="not a frontier that this version wrote"):
+        read_frontier(folder)
