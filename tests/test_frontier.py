@@ -8,11 +8,13 @@ from typing import Any
 
 import hand_frontiers
 import numpy as np
+import pandas as pd
 import pytest
 
 from preflab.analysis.frontier import best_of_measures, curves, kl_bound, policy_measures, read_frontier
 from preflab.records import DisagreementError, UserError
 from preflab.rundir import read_json, write_json, write_jsonl
+from preflab.tables.frontier import write_frontier_tables
 
 ROWS = [
     {"row": 3, "sample": 0, "kl": 1.0, "gold": 1.0, "proxy": 0.5},
@@ -83,6 +85,18 @@ def test_points_gather_seeds_and_go_away_from_the_reference() -> None:
     assert near.gold.shape == (3, hand_frontiers.PROMPTS)
     assert (near.mean("kl"), far.mean("kl")) == (0.5, 4.0)
     assert near.by_seed("gold") == pytest.approx([1.08, 1.1, 1.12])
+
+
+def test_tables_hold_every_point_and_every_policy(tmp_path: Path) -> None:
+    points = {"dpo": {0.1: (4.0, 1.2, 0.3), 1.0: (0.5, 1.1, 0.2)}}
+    write_frontier_tables(hand_frontiers.frontier(points, seeds=3), tmp_path)
+    lines = (tmp_path / "frontier.md").read_text(encoding="utf-8").splitlines()
+    assert "| best-of-n | n = 4 | 0.64 | +1.20 | +0.40 |" in lines
+    assert lines[-1] == "| dpo | beta 0.1 | 4.00 [4.00, 4.00] | +1.20 [+1.18, +1.22] | +0.30 [+0.28, +0.32] |"
+    table = pd.read_csv(tmp_path / "frontier.csv")
+    assert table["strength"].tolist() == ["n 1", "n 4", "n 64", *["beta 0.1"] * 3, *["beta 1.0"] * 3]
+    assert table["seed"].tolist()[3:] == [0, 1, 2, 0, 1, 2]
+    assert table["gold"].tolist()[3:6] == pytest.approx([1.18, 1.2, 1.22])
 
 
 # ---- on disk ----

@@ -160,7 +160,8 @@ def test_policies_are_measured_and_told_apart_by_their_runs(runs: Path, tmp_path
     ]
     assert all((policy.measures.kl > 0).all() for policy in found.policies)
     assert [best.n for best in found.best_of] == [1, 2, 4]
-    assert {path.name for path in (tmp_path / "f" / "analysis").iterdir()} == {"frontier.png", "overoptimisation.png"}
+    written = {path.name for path in (tmp_path / "f" / "analysis").iterdir()}
+    assert written == {"frontier.png", "overoptimisation.png", "frontier.md", "frontier.csv"}
     assert str(result).endswith(f"figures: {tmp_path / 'f' / 'analysis'}")
     prompts = {row["row"]: row["prompt"][-1]["content"] for row in read_jsonl(tmp_path / "f" / "prompts.jsonl")}
     rows = list(read_jsonl(tmp_path / "f" / "responses" / "ipo-0.1-0.jsonl"))

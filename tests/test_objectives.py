@@ -178,6 +178,13 @@ def test_orpo_of_a_probability_that_rounds_to_1(dtype: torch.dtype, side: str) -
     assert float(up) <= -1, "the likelihood of the chosen response is raised in any case"
 
 
+def test_orpo_of_a_nearly_certain_response_is_exact() -> None:
+    """1 − e^a of a small a, in float32: 1 less the rounded e^a would have lost half of its digits."""
+    given = pairs((-3, -1e-5, 0, 0, 1, 1), (-1e-5, -3, 0, 0, 1, 1))
+    rough = ROWS["orpo"].loss(in_precision(given, torch.float32)).per_example
+    torch.testing.assert_close(rough.double(), ROWS["orpo"].loss(given).per_example, rtol=1e-6, atol=0)
+
+
 # ---- what is reported -----------------------------------------------------------------------------------------------
 
 # Implicit rewards of the first two pairs at the rows' β: chosen, then rejected.

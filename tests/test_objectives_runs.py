@@ -29,7 +29,7 @@ AT_THE_START = {
     "exo": -math.log(4 * 0.001 * 0.999) / 2,
     "nca": 2 * LN_2,
     "sppo": 1 / (2 * 0.001**2),
-    "psipo": (0.8 / 0.2) ** 2,
+    "psipo": (1 / 0.2) ** 2,
     "kto": 0.5,
 }
 # r_dpo's depends on the lengths, and that of an objective without a reference on the policy.
@@ -81,6 +81,7 @@ def test_a_term_with_a_reference_brings_it_back(tiny: Path, tmp_path: Path, own_
     assert history(tmp_path / "mixed", "eval_loss/dpo")[0] == pytest.approx(LN_2, abs=1e-5)
     first = read_metrics(tmp_path / "mixed")[0]
     assert first["eval_loss"] == pytest.approx(first["eval_loss/simpo"] + 0.5 * first["eval_loss/dpo"])
+    assert first["eval_rewards/chosen"] < -0.1, "what is reported is simpo's; dpo's would be 0"
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

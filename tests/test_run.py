@@ -58,6 +58,19 @@ def test_a_finished_experiment_does_nothing() -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_a_report_that_was_not_written_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    start()
+    with monkeypatch.context() as patch:
+        patch.setattr("preflab.recipes.experiment_report.report_experiment", lambda _: pytest.fail("stopped"))
+        with pytest.raises(pytest.fail.Exception):
+            start("second.batch_size=2")
+    start("second.batch_size=2")
+    assert CALLS == ["report"]
+    start("second.batch_size=2", "title=Another")
+    assert CALLS == ["report"]
+    assert read_json(Path("out/report.html"))["title"] == "Another"
+
+
 def test_a_new_stage_runs_alone() -> None:
     start()
     write(CHAIN + "  more: {run: make, source: x}\n")

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
-
 import tiny_runs
+from matplotlib.figure import Figure
+
 from preflab.experiments.plan import Plan, read_plan
 from preflab.recipes.run import RunResult, run_experiment
 from preflab.recipes.settings import RunSettings
 from preflab.recipes.stages import STAGES
 from preflab.rundir import read_json
+from preflab.train.loop import StepReport, train
 
 SHIPPED = Path(__file__).parent.parent / "experiments"
 TRAIN, HELD_OUT = "sandbox:preferences?rows=12", "sandbox:preferences?rows=8&split=test"
@@ -20,9 +24,14 @@ TRAIN, HELD_OUT = "sandbox:preferences?rows=12", "sandbox:preferences?rows=8&spl
 
 @pytest.fixture(autouse=True)
 def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tiny model, and no curves of trainings, which take longer to draw than these trainings take."""
+    """A tiny model, and figures that are composed but not drawn, which would take most of the time."""
+
+    def save(_: Figure, place: Path | IO[str], **__: object) -> None:
+        empty = '<svg viewBox="0 0 1 1"></svg>'
+        place.write_text(empty) if isinstance(place, Path) else place.write(empty)
+
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("preflab.recipes.stage.draw_curves", lambda *_: None)
+    monkeypatch.setattr(Figure, "savefig", save)
     tiny_runs.write_model(tmp_path / "tiny")
 
 
@@ -103,6 +112,42 @@ def test_dpo_paper_hh_follows_its_source() -> None:
     assert stages["steps"]["temperatures"] == (0.7, 1.0)
     assert stages["steps"]["judge"] == ("openai:gpt-4o",)
     assert stages["steps"]["opponent"] == "chosen"
+
+
+def test_a_training_that_was_stopped_goes_on_from_its_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("sft.yaml").write_text(
+        f"stages: {{sft: {{run: train sft, model: tiny, train_data: '{TRAIN}', max_steps: 4, save_steps: 1, "
+        "per_device_train_batch_size: 2, report_to: none, logging_steps: 1}}",
+        encoding="utf-8",
+    )
+    steps: list[int] = []
+
+    def stopping(*given: Any, **named: Any) -> Iterator[StepReport]:
+        for report in train(*given, **named):
+            steps.append(report.step)
+            if steps == [1, 2, 3]:
+                raise KeyboardInterrupt
+            yield report
+
+    monkeypatch.setattr("preflab.recipes.fit.train", stopping)
+    monkeypatch.setattr("preflab.recipes.experiment_report.report_experiment", lambda folder: folder / "report.html")
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(RunSettings(experiment=Path("sft.yaml")))
+    run_experiment(RunSettings(experiment=Path("sft.yaml")))
+    assert steps == [1, 2, 3, 3, 4]
+
+
+def test_the_experiment_of_the_documentation_is_one() -> None:
+    page = (SHIPPED.parent / "docs" / "experiments.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    Path("example.yaml").write_text(example, encoding="utf-8")
+    stages = {
+        stage.name: stage for stage in read_plan(Path("example.yaml"), ["dpo.label_smoothing=0.1"], STAGES).stages
+    }
+    assert list(stages) == ["sft", "reward", "dpo-beta-0.05", "dpo-beta-0.1", "dpo-beta-0.5", "compare"]
+    named = stages["compare"].settings.model_dump()["models"]
+    assert named[2] == "dpo-beta-0.05=runs/strengths/dpo-beta-0.05/model"
+    assert all(f"`{command}" in page for command in {name.split()[0] for name in STAGES})
 
 
 def test_every_objective_is_a_stage() -> None:

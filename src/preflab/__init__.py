@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from preflab.recipes.compare import compare_models as compare_models
+    from preflab.recipes.frontier import measure_frontier as measure_frontier
+    from preflab.recipes.frontier_settings import FrontierSettings as FrontierSettings
     from preflab.recipes.generate import generate_responses as generate_responses
     from preflab.recipes.grid import run_grid as run_grid
     from preflab.recipes.inspect import inspect_data as inspect_data
@@ -66,6 +68,7 @@ _EXPORTS = {
     "DPOSettings": "preflab.recipes.preference_settings",
     "DisagreementError": "preflab.records",
     "EXOSettings": "preflab.recipes.preference_settings",
+    "FrontierSettings": "preflab.recipes.frontier_settings",
     "GenerateSettings": "preflab.recipes.settings",
     "GridSettings": "preflab.recipes.study_settings",
     "HingeSettings": "preflab.recipes.preference_settings",
@@ -97,6 +100,7 @@ _EXPORTS = {
     "generate_responses": "preflab.recipes.generate",
     "inspect_data": "preflab.recipes.inspect",
     "judge_responses": "preflab.recipes.judge",
+    "measure_frontier": "preflab.recipes.frontier",
     "merge_adapter": "preflab.recipes.merge",
     "run_experiment": "preflab.recipes.run",
     "run_grid": "preflab.recipes.grid",

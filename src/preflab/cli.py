@@ -141,7 +141,7 @@ COMMANDS: Mapping[str, Command] = {
     "report": Command(
         settings="preflab.recipes.study_settings:ReportSettings",
         run="preflab.recipes.report:build_report",
-        help="Make tables, figures and the report of a comparison again, from its rows alone.",
+        help="Make tables, figures and the report of a comparison, grid, frontier or experiment again, from its rows.",
     ),
     "merge": Command(
         settings="preflab.recipes.settings:MergeSettings",

@@ -1,15 +1,22 @@
 """A grid in words: how well each model does, and what temperature and training steps change.
 
-As in `preflab.analysis.findings`, no difference is claimed that the intervals do not show.
+As in `preflab.analysis.findings`, no difference is claimed that the intervals do not show. What a sentence tells of is
+picked from many: the best of all cells, the lines that change most. So its intervals hold for all of those together, at
+95 % (Bonferroni); the intervals of tables and figures hold for each cell by itself.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from scipy.stats import t
 
 from preflab.analysis.findings import TONES
 from preflab.analysis.results import Estimate, Finding, GridCell
-from preflab.analysis.wording import FEWEST_PROMPTS, apart, interval, listed, percent, prompts, side
+from preflab.analysis.statistics import CONFIDENCE
+from preflab.analysis.wording import FEWEST_PROMPTS, interval, listed, percent, prompts, side
 
 MOST_MODELS = 3  # that get a sentence of their own from each judge
 
@@ -44,19 +51,22 @@ def _best(cells: Sequence[GridCell]) -> Iterator[Finding]:
     # Of equal ones the last model first, which a grid is most likely about.
     best = sorted((max(own, key=_rate) for own in reversed(of_model.values())), key=_rate, reverse=True)
     for cell in best[:MOST_MODELS]:
-        rate, count = cell.win_rate, len(of_model[cell.model])
-        assert rate is not None
-        where = f"at temperature {cell.temperature:g}" + ("" if cell.step is None else f", step {cell.step:,}")
-        sure = f"win rate {percent(rate.value)} ({interval(rate)}, {prompts(rate.n)})"
-        if rate.n < FEWEST_PROMPTS:
-            few = f"only {prompts(rate.n)} were judged by {cell.judge}"
+        own = cell.win_rate
+        assert own is not None
+        if own.n < FEWEST_PROMPTS:
+            few = f"only {prompts(own.n)} were judged by {cell.judge}"
             yield Finding(f"Nothing can be said about which model is better: {few}.", "warning")
             return
+        rate = _together(own, len(cells))
+        where = f"at temperature {cell.temperature:g}" + ("" if cell.step is None else f", step {cell.step:,}")
         said = {
             "better": f"{cell.model} is better than {cell.opponent} {where}",
             "worse": f"{cell.model} is worse than {cell.opponent}, also at its best, {where}",
             "unclear": f"No clear difference between {cell.model} and {cell.opponent} {where}, where it does best",
         }[side(rate)]
+        together = f", which holds for all {len(cells)} cells together" if len(cells) > 1 else ""
+        sure = f"win rate {percent(rate.value)} ({interval(rate)}{together}; {prompts(rate.n)})"
+        count = len(of_model[cell.model])
         chosen = f" It is the best of its {count} cells, so the rate flatters it a little." if count > 1 else ""
         yield Finding(f"{said}, says {cell.judge}: {sure}.{chosen}", TONES[side(rate)])
 
@@ -67,7 +77,7 @@ def _trend(lines: Lines, what: str, judge: str) -> Iterator[Finding]:
     ends = {name: (points[0], points[-1]) for name, points in told.items() if len(points) > 1}
     if not ends:
         return
-    clear = {name: pair for name, pair in ends.items() if apart(pair[0][1], pair[1][1])}
+    clear = {name: pair for name, pair in ends.items() if _changes(pair[0][1], pair[1][1], len(ends))}
     changes = [
         f"of {name} it {'rises' if last.value > first.value else 'falls'} from {percent(first.value)} at {what} "
         f"{start:g} to {percent(last.value)} at {end:g}"
@@ -75,13 +85,26 @@ def _trend(lines: Lines, what: str, judge: str) -> Iterator[Finding]:
     ]
     unclear = [name for name in ends if name not in clear]
     if changes:
-        rest = f"; of {_some(unclear)} the change is within the intervals" if unclear else ""
+        rest = f"; of {_some(unclear)} no change is clear" if unclear else ""
         yield Finding(f"Win rate by {what}, says {judge}: {_some(changes)}{rest}.", "neutral")
     else:
-        yield Finding(
-            f"From the first {what} to the last, no win rate changes by more than its intervals allow, says {judge}.",
-            "neutral",
-        )
+        yield Finding(f"From the first {what} to the last, no win rate changes clearly, says {judge}.", "neutral")
+
+
+def _together(rate: Estimate, comparisons: int) -> Estimate:
+    """The rate with an interval that holds for so many rates at once: its sides grow as those of Student's t do."""
+    tail, freedom = (1 - CONFIDENCE) / 2, rate.n - 1
+    longer = float(t.isf(tail / comparisons, freedom) / t.isf(tail, freedom))
+    low, high = (rate.value + longer * (end - rate.value) for end in (rate.low, rate.high))
+    return replace(rate, low=max(0.0, low), high=min(1.0, high))
+
+
+def _changes(first: Estimate, last: Estimate, comparisons: int) -> bool:
+    """Whether two rates differ, by an interval of the difference made of theirs (Newcombe, 1998). That is for
+    independent rates; rates of the same prompts differ less by chance, so too little is claimed here and not too much.
+    """
+    low, high = sorted((_together(rate, comparisons) for rate in (first, last)), key=lambda rate: rate.value)
+    return high.value - low.value > math.hypot(high.value - high.low, low.high - low.value)
 
 
 def _some(parts: Sequence[str], most: int = 4) -> str:

@@ -13,7 +13,7 @@ from preflab.data.tokenize import ChatTemplate
 from preflab.experiments.amounts import Amount, measure
 from preflab.experiments.plan import Plan, PlannedStage
 from preflab.experiments.sizes import ModelSize, model_size
-from preflab.model.load import load_tokenizer
+from preflab.model.load import load_tokenizer, quiet
 from preflab.records import UserError
 from preflab.sandbox.tiny import build_tiny_model
 
@@ -153,7 +153,8 @@ class Lookup:
 
     def _tiny_model(self) -> Path:
         path = Path(self.scratch.name) / "tiny"
-        return path if path.exists() else build_tiny_model(path)
+        with quiet():
+            return path if path.exists() else build_tiny_model(path)
 
 
 def _first_sentence(error: UserError) -> str:

@@ -126,7 +126,7 @@ def add_lora(
         modules_to_save=["score"] if task == "reward" else None,
     )
     try:
-        with _quiet():
+        with quiet():
             return _trained_in_float32(get_peft_model(model, config))
     except ValueError as error:
         if not targets:
@@ -163,7 +163,7 @@ def save_model(
         inner.generation_config.pad_token_id = tokenizer.pad_token_id
     unfinished = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(unfinished, ignore_errors=True)
-    with _quiet():
+    with quiet():
         if isinstance(model, PeftModel):
             # A row that was added for the padding token is never read, and the base model does not have it.
             model.save_pretrained(str(unfinished), state_dict=weights, save_embedding_layers=False)
@@ -292,7 +292,7 @@ def loading(name: str, what: str) -> Iterator[None]:
         raise UserError(f"no {what} at {name}" + (f"; did you mean {path.with_name(near[0])}?" if near else ""))
     try:
         # A download may take long, so it shows its progress.
-        with _quiet() if path.exists() else nullcontext():
+        with quiet() if path.exists() else nullcontext():
             yield
     except ImportError as error:
         extra = " (pip install 'preflab[gguf]')" if name.endswith(".gguf") else ""
@@ -311,7 +311,7 @@ def loading(name: str, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without transformers' progress bars and reports (of a missing reward head, say): what matters is said by us.
 
     Nor with its word on a property that PEFT asks for by an old name, which no user can mend.

@@ -142,14 +142,15 @@ def sppo(pairs: PairLogps, *, beta: float = 1e-3) -> Loss:
     return reported(pairs, (chosen / beta - goal).square() + (rejected / beta + goal).square(), chosen, rejected)
 
 
-def psipo(pairs: PairLogps, *, psi: Callable[[float], float], beta: float = 0.1, label_smoothing: float = 0.1) -> Loss:
+def psipo(pairs: PairLogps, *, psi: Callable[[float], float], beta: float = 0.1, label_smoothing: float = 0.0) -> Loss:
     """ΨPO with a Ψ of one's own (Azar et al., 2023, equation 6), by regression: (Δ_w − Δ_l − t)².
 
-    ΨPO's optimum has Δ(y) − Δ(y') = (g(y) − g(y'))/β with g(y) the mean of Ψ(p(y ≻ y'')). A label that is right with
-    probability p = 1 − ε gives the target t = (Ψ(p) − Ψ(1 − p))/(2β), which is unbiased where Ψ(p) + Ψ(1 − p) is
-    constant: the identity (IPO's loss, in sums) and the log-odds (whose optimum is conservative DPO's, σ(β·(Δ_w −
-    Δ_l)) = 1 − ε; infinite, and refused, at ε = 0). For another Ψ it is an approximation. β is the paper's τ; sums over
-    tokens; t² where policy and reference agree.
+    ΨPO's optimum has Δ(y) − Δ(y') = (g(y) − g(y'))/β with g(y) the mean of Ψ(p(y ≻ y'')) over responses y''. Of a pair
+    whose chosen response is known to be preferred with probability p = 1 − ε, the difference of g is estimated by
+    (Ψ(p) − Ψ(1 − p))/2, so t = (Ψ(1 − ε) − Ψ(ε))/(2β): with the identity and ε = 0 IPO's loss in sums; with the log-odds
+    the optimum of conservative DPO, σ(β·(Δ_w − Δ_l)) = 1 − ε (infinite, and refused, at ε = 0). The estimate is exact
+    where Ψ(p) + Ψ(1 − p) is constant, as it is for these two, and an approximation otherwise. β is the paper's τ; sums
+    over tokens; t² where policy and reference agree.
 
     `psi` maps a probability in [0, 1] to a finite number.
     """

@@ -225,7 +225,9 @@ class PsiPOSettings(PairSettings):
     beta: float = Field(
         default=0.1, gt=0, description="The paper's τ: the margin aimed at is (Ψ(1−ε) − Ψ(ε))/(2β) nats."
     )
-    label_smoothing: float = Field(default=0.1, ge=0, lt=0.5, description=f"{_FLIPPED}, ε.")
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=0.5, description=f"{_FLIPPED}, ε: what Ψ is asked for is 1 − ε and ε."
+    )
 
 
 class KTOSettings(PreferenceSettings):
@@ -293,24 +295,25 @@ class ORPOSettings(PairSettings):
     beta: float = Field(default=0.1, gt=0, description="Weight of the odds-ratio term (λ of the ORPO paper: 0.1).")
 
 
-PREFERENCE_SETTINGS: Mapping[str, type[PreferenceSettings]] = {
-    "dpo": DPOSettings,
-    "robust_dpo": RobustDPOSettings,
-    "ipo": IPOSettings,
-    "hinge": HingeSettings,
-    "ln_dpo": LNDPOSettings,
-    "r_dpo": RDPOSettings,
-    "apo_zero": APOZeroSettings,
-    "apo_down": APODownSettings,
-    "exo": EXOSettings,
-    "nca": NCASettings,
-    "sppo": SPPOSettings,
-    "psipo": PsiPOSettings,
-    "kto": KTOSettings,
-    "simpo": SimPOSettings,
-    "cpo": CPOSettings,
-    "orpo": ORPOSettings,
-}
+_CLASSES: tuple[type[PreferenceSettings], ...] = (
+    DPOSettings,
+    RobustDPOSettings,
+    IPOSettings,
+    HingeSettings,
+    LNDPOSettings,
+    RDPOSettings,
+    APOZeroSettings,
+    APODownSettings,
+    EXOSettings,
+    NCASettings,
+    SPPOSettings,
+    PsiPOSettings,
+    KTOSettings,
+    SimPOSettings,
+    CPOSettings,
+    ORPOSettings,
+)
+PREFERENCE_SETTINGS: Mapping[str, type[PreferenceSettings]] = {kind.objective: kind for kind in _CLASSES}
 
 
 def settings_of(name: str) -> type[PreferenceSettings]:

@@ -69,8 +69,8 @@ def train_preferences(settings: PreferenceSettings) -> TrainResult:
         name=name,
         on_start=on_start if needs_reference(settings) else None,
     )
-    if warning := falling_chosen(read_metrics(settings.output_dir)):
-        announce(accelerator, warning)
+    if warning := falling_chosen(read_metrics(settings.output_dir)) if name != "apo_down" else None:  # which means to
+        announce(accelerator, f"{warning} {_against_falling(settings)}")
     final = save_trained(accelerator, trained.module, start.template, settings.output_dir)
     return finish_training(accelerator, settings, final, step=trained.step)
 
@@ -128,7 +128,10 @@ def _psi_of(settings: PreferenceSettings) -> list[str]:
 
 
 def _label_steps(accelerator: Accelerator, settings: PreferenceSettings) -> StepFns:
-    """The step functions of an objective on labels: each with the KL of its rows, all of them together."""
+    """The step functions of an objective on labels: each with the KL of its rows, all of them together.
+
+    The last step of an epoch can be left with one row, whose KL is then a poor estimate.
+    """
     objective = partial(OBJECTIVES[settings.objective].loss, **settings.hyperparameters)
 
     def step_fn(module: nn.Module, rows: RankedRows, indices: Indices) -> StepFn:
@@ -164,6 +167,13 @@ def falling_chosen(rows: list[dict[str, float]]) -> str | None:
     return (
         f"warning: {side}logps/chosen fell from {before:.1f} to {now:.1f}. The model now finds the preferred responses "
         "less likely than before training; the loss still falls when the rejected ones fall faster, and probability "
-        "moves to responses that nobody rated. An SFT term (sft_weight of dpo and cpo, else mix sft?weight=1), a "
-        "larger beta or a lower learning_rate hold against it"
+        "moves to responses that nobody rated."
     )
+
+
+def _against_falling(settings: PreferenceSettings) -> str:
+    """What the user of this objective can do about it."""
+    fields = type(settings).model_fields
+    terms = {"sft_weight": "an SFT term (sft_weight 1)", "mix": "an SFT term (mix sft?weight=1)"}
+    term = [text for name, text in terms.items() if name in fields][:1]
+    return f"What holds against it: {', '.join([*term, 'a larger beta', 'a lower learning_rate'])}"

@@ -19,6 +19,7 @@ from preflab.figures.study_figures import draw_figures, draw_grid
 from preflab.recipes.experiment_report import report_experiment
 from preflab.recipes.study_settings import ReportSettings
 from preflab.report.page import write_report
+from preflab.tables.frontier import write_frontier_tables
 from preflab.tables.study_tables import write_tables
 from preflab.tables.winrates import grid_row, write_winrates
 from preflab.terminal import status
@@ -67,7 +68,7 @@ class FrontierResult:
 
     def __str__(self) -> str:
         lines = [f"{_MARKS.get(finding.tone, ' ')} {finding.text}" for finding in self.findings]
-        return "\n".join([*lines, f"figures: {self.output_dir / 'analysis'}"])
+        return "\n".join([*lines, f"tables and figures: {self.output_dir / 'analysis'}"])
 
 
 OF_ONE = (
@@ -117,8 +118,9 @@ def report_grid(folder: Path) -> GridResult:
 
 
 def report_frontier(folder: Path) -> FrontierResult:
-    """Figures and reading of a frontier from its rows alone."""
+    """Tables, figures and reading of a frontier from its rows alone."""
     frontier = read_frontier(folder)
+    write_frontier_tables(frontier, folder / "analysis")
     with status("drawing figures"):
         draw_frontier(frontier, folder / "analysis")
     return FrontierResult(folder, frontier, reading(frontier))

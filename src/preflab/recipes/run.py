@@ -110,7 +110,7 @@ def _run(plan: Plan, settings: RunSettings) -> RunResult:
         _refuse_changed(plan, standings)
     progress = _Progress(plan, {name for name, (state, _) in standings.items() if state == "done"})
     report = plan.output_dir / "report.html"
-    if not progress.waiting() and progress.is_told() and report.exists():
+    if not progress.waiting() and progress.is_told() and _is_newer(report, progress.path):
         return RunResult(report, len(plan.stages), ())
     _describe(plan, settings)
     progress.write()
@@ -131,6 +131,10 @@ def _run(plan: Plan, settings: RunSettings) -> RunResult:
     report = report_experiment(plan.output_dir)
     progress.raise_failures(report)
     return RunResult(report, len(plan.stages), tuple(progress.ran))
+
+
+def _is_newer(path: Path, other: Path) -> bool:
+    return path.exists() and path.stat().st_mtime_ns >= other.stat().st_mtime_ns
 
 
 def _refuse_changed(plan: Plan, standings: Mapping[str, Standing]) -> None:

@@ -79,6 +79,6 @@ class GridSettings(StudySettings):
 
 
 class ReportSettings(Settings):
-    """Make tables, figures and the report of a comparison again, from its rows alone."""
+    """Make tables, figures and the report of a comparison, a grid, a frontier or an experiment again, from its rows."""
 
-    folder: Annotated[Path, Positional()] = Field(description="Folder of a comparison.")
+    folder: Annotated[Path, Positional()] = Field(description="Folder of a comparison, grid, frontier or experiment.")
