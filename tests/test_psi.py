@@ -120,16 +120,16 @@ def test_the_fingerprint_is_that_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_changed_psi_is_another_run(tiny: Path, tmp_path: Path) -> None:
-    """At the start the loss is t²: with Ψ = p and ε = 0.1, (0.8/0.2)² = 16."""
+    """At the start the loss is t²: with Ψ = p and ε = 0, (1/0.2)² = 25."""
     spec = own(tmp_path / "mine.py", "p")
     run("psipo", tiny, tmp_path / "run", psi=spec, **QUICK)
-    assert history(tmp_path / "run", "loss")[0] == pytest.approx(16, rel=1e-4)
+    assert history(tmp_path / "run", "loss")[0] == pytest.approx(25, rel=1e-4)
     run("psipo", tiny, tmp_path / "run", psi=spec, **QUICK)
     own(tmp_path / "mine.py", "2 * p")
     with pytest.raises(UserError, match=r"made from other inputs[\s\S]*psi .*mine\.py:psi"):
         run("psipo", tiny, tmp_path / "run", psi=spec, **QUICK)
     run("psipo", tiny, tmp_path / "run", psi=spec, overwrite=True, **QUICK)
-    assert history(tmp_path / "run", "loss")[0] == pytest.approx(64, rel=1e-4)
+    assert history(tmp_path / "run", "loss")[0] == pytest.approx(100, rel=1e-4)
 
 
 def test_a_psi_of_ones_own_in_a_mixture(tiny: Path, tmp_path: Path) -> None:

@@ -147,10 +147,10 @@ def psipo(pairs: PairLogps, *, psi: Callable[[float], float], beta: float = 0.1,
 
     ΨPO's optimum has Δ(y) − Δ(y') = (g(y) − g(y'))/β with g(y) the mean of Ψ(p(y ≻ y'')) over responses y''. Of a pair
     whose chosen response is known to be preferred with probability p = 1 − ε, the difference of g is estimated by
-    (Ψ(p) − Ψ(1 − p))/2, so t = (Ψ(1 − ε) − Ψ(ε))/(2β): with the identity and ε = 0 IPO's loss in sums; with the log-odds
-    the optimum of conservative DPO, σ(β·(Δ_w − Δ_l)) = 1 − ε (infinite, and refused, at ε = 0). The estimate is exact
-    where Ψ(p) + Ψ(1 − p) is constant, as it is for these two, and an approximation otherwise. β is the paper's τ; sums
-    over tokens; t² where policy and reference agree.
+    (Ψ(p) − Ψ(1 − p))/2, so t = (Ψ(1 − ε) − Ψ(ε))/(2β): with the identity and ε = 0 IPO's loss in sums; with the
+    log-odds the optimum of conservative DPO, σ(β·(Δ_w − Δ_l)) = 1 − ε (infinite, and refused, at ε = 0). The estimate
+    is exact where Ψ(p) + Ψ(1 − p) is constant, as it is for these two, and an approximation otherwise. β is the paper's
+    τ; sums over tokens; t² where policy and reference agree.
 
     `psi` maps a probability in [0, 1] to a finite number.
     """
