@@ -43,11 +43,16 @@ CALLS: list[str] = []
 """The folders' names of the stages that have run."""
 FAILING: dict[str, BaseException] = {}
 """Folder's name -> what the stage raises once it has begun."""
+LEARNED: dict[str, int] = {}
+"""Folder's name -> what becomes of the stage, where that is not always the same."""
 
 
 def make(settings: MakeSettings) -> str:
     _begin(settings.output_dir)
-    write_json(settings.output_dir / ("merged" if settings.lora else "model"), settings.model_dump(mode="json"))
+    made = settings.model_dump(mode="json", exclude={"batch_size"}) | {"learned": LEARNED.get(settings.output_dir.name)}
+    path = settings.output_dir / ("merged" if settings.lora else "model")
+    if not path.exists():  # else its work is done, as a training finds it
+        write_json(path, made)
     return "made"
 
 
@@ -79,7 +84,8 @@ KINDS = {
         "out",
         "things.json",
         product=lambda _: "things.json",
-        extends=frozenset({"title"}),
+        proof="things.json",
+        extends=frozenset({"title", "things"}),
     ),
 }
 
@@ -106,6 +112,7 @@ def install(patch: pytest.MonkeyPatch, folder: Path) -> None:
 
     CALLS.clear()
     FAILING.clear()
+    LEARNED.clear()
     patch.setattr(run, "STAGES", KINDS)
     patch.setattr("preflab.recipes.experiment_report.report_experiment", report)
     patch.chdir(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,16 +23,21 @@ def frontier(
     prompts: int = PROMPTS,
     noise: float = 0.2,
     between_seeds: float = 0.02,
+    kl_ratio: float = 1.0,
 ) -> Frontier:
     """Objective -> β -> means. `noise` is the standard deviation over prompts, which all share half of it;
-    `between_seeds` how far the outer seeds lie from the mean. best_of: n, gold, proxy.
+    `between_seeds` how far the outer seeds lie from the mean, `kl_ratio` how many times as far from the reference the
+    last seed leads as the first, whose KLs are those of `points`. best_of: n, gold, proxy.
     """
     rng = np.random.default_rng(0)
     shared = _spread(rng, prompts) * noise
 
     def measures(kl: float, gold: float, proxy: float) -> Measures:
         return Measures(
-            np.full(prompts, kl), gold + shared + _spread(rng, prompts) * noise, proxy + _spread(rng, prompts) * noise
+            np.full(prompts, kl),
+            gold + shared + _spread(rng, prompts) * noise,
+            proxy + _spread(rng, prompts) * noise,
+            np.zeros(prompts),
         )
 
     policies = [
@@ -40,30 +46,27 @@ def frontier(
             objective=objective,
             settings={"beta": beta},
             seed=seed,
-            source="",
-            measures=measures(kl, gold + shift, proxy + shift),
+            measures=measures(kl * kl_ratio ** (seed / max(seeds - 1, 1)), gold + shift, proxy + shift),
         )
         for objective, betas in points.items()
         for beta, (kl, gold, proxy) in betas.items()
         for seed, shift in enumerate(np.linspace(-between_seeds, between_seeds, seeds) if seeds > 1 else [0.0])
     ]
-    yardstick = tuple(BestOf(n, measures(kl_bound(n), gold, proxy)) for n, gold, proxy in best_of)
-    return Frontier("sft", "reward", 1, tuple(policies), yardstick, {"gold": 1.0, "proxy": 1.0})
+    of_reference = tuple(BestOf(n, measures(kl_bound(n), gold, proxy)) for n, gold, proxy in best_of)
+    return Frontier("sft", "reward", tuple(policies), of_reference, {"gold": 1.0, "proxy": 1.0})
 
 
 def without_gold(given: Frontier) -> Frontier:
     """The same, of prompts that are not the sandbox's."""
 
     def blind(measures: Measures) -> Measures:
-        return Measures(measures.kl, np.full(len(measures.kl), np.nan), measures.proxy)
+        return replace(measures, gold=np.full(len(measures.kl), np.nan))
 
-    return Frontier(
-        given.reference,
-        given.reward_model,
-        given.samples,
-        tuple(Policy(p.name, p.objective, p.settings, p.seed, p.source, blind(p.measures)) for p in given.policies),
-        tuple(BestOf(b.n, blind(b.measures)) for b in given.best_of),
-        {"gold": float("nan"), "proxy": 1.0},
+    return replace(
+        given,
+        policies=tuple(replace(policy, measures=blind(policy.measures)) for policy in given.policies),
+        best_of=tuple(replace(best, measures=blind(best.measures)) for best in given.best_of),
+        spread={"gold": float("nan"), "proxy": 1.0},
     )
 
 

@@ -21,10 +21,10 @@ from preflab.experiments.sizes import model_size
 from preflab.experiments.speed import Machine
 from preflab.experiments.work import Need
 from preflab.model.load import add_lora, load_model
+from preflab.recipes.data import load_splits, load_template
 from preflab.recipes.frontier_settings import FrontierSettings
 from preflab.recipes.judging_settings import JudgeSettings
-from preflab.recipes.preference_settings import DPOSettings, KTOSettings, SimPOSettings
-from preflab.recipes.preferences import train_preferences
+from preflab.recipes.preference_settings import DPOSettings, SimPOSettings
 from preflab.recipes.settings import GenerateSettings, RewardSettings, SandboxSettings, ScoreSettings, SFTSettings
 from preflab.recipes.study_settings import CompareSettings, GridSettings
 from preflab.sandbox.tiny import build_tiny_model
@@ -80,12 +80,18 @@ def known(value: float | None) -> float:
 # ---- tokens ----
 
 
-def test_tokens_are_those_that_training_counts(tiny: Path, planned: Planned, tmp_path: Path) -> None:
-    settings = dpo(tiny, output_dir=tmp_path / "run", report_to=("none",), save_strategy="no", logging_steps=1)
-    planned.add("dpo", "train dpo", settings)
-    found = planned.estimates()["dpo"]
-    assert found.tokens == train_preferences(settings).metrics["num_tokens"]
-    assert found.found == "tokens of 40 rows"
+def test_it_is_told_how_tokens_were_counted(tiny: Path, planned: Planned) -> None:
+    planned.add("dpo", "train dpo", dpo(tiny))
+    assert planned.estimates()["dpo"].found == "tokens of 40 rows"
+
+
+def test_many_rows_are_taken_to_be_like_a_sample(tiny: Path, planned: Planned) -> None:
+    planned.add("many", "train dpo", dpo(tiny, train_data=("sandbox:preferences?rows=450&seed=3",)))
+    settings = dpo(tiny, train_data=("sandbox:preferences?rows=450&seed=3",))
+    rows = load_splits(settings, load_template(settings), need="rankings", seed=0).training
+    found = planned.estimates()["many"]
+    assert found.found == "tokens of 200 rows"
+    assert known(found.tokens) == pytest.approx(rows.prompt_lengths.sum() + rows.response_lengths.sum(), rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -104,15 +110,6 @@ def test_what_limits_training_is_heeded(tiny: Path, planned: Planned, changes: d
     planned.add("part", "train dpo", dpo(tiny, **changes))
     found = planned.estimates()
     assert known(found["part"].tokens) / known(found["whole"].tokens) == pytest.approx(factor, rel=0.1)
-
-
-def test_the_best_response_alone_is_learnt_in_sft_and_each_for_itself_in_kto(tiny: Path, planned: Planned) -> None:
-    common: dict[str, Any] = {"model": str(tiny), "train_data": (PAIRS,)}
-    planned.add("sft", "train sft", SFTSettings(**common))
-    planned.add("dpo", "train dpo", DPOSettings(**common))
-    planned.add("kto", "train kto", KTOSettings(**common))
-    tokens = {name: known(one.tokens) for name, one in planned.estimates().items()}
-    assert tokens["sft"] < tokens["dpo"] < tokens["kto"]  # prompt and best; prompt and both; prompt and each
 
 
 def test_without_a_tokenizer_characters_are_counted(planned: Planned, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preflab.analysis.frontier import best_of_measures, curves, kl_bound, policy_measures, read_frontier
+from preflab.analysis.frontier import best_of_measures, curves, kl_bound, lowest_proxy, policy_measures, read_frontier
 from preflab.records import DisagreementError, UserError
-from preflab.rundir import read_json, write_json, write_jsonl
+from preflab.rundir import read_json, read_jsonl, write_json, write_jsonl
 from preflab.tables.frontier import write_frontier_tables
 
 ROWS = [
@@ -25,17 +25,30 @@ ROWS = [
 
 
 def test_figures_are_means_over_prompts_of_means_over_responses() -> None:
-    figures = policy_measures(ROWS, [3, 7]).figures()
-    assert figures["n"] == 2
+    figures = policy_measures(ROWS, [3, 7], samples=2, lowest=-1.5).figures()
+    assert (figures["n"], figures["unread"]) == (2, 1 / 4)
     assert (figures["kl"], figures["gold"]) == ((2.0 + 0.5) / 2, (0.5 + 0.5) / 2)
-    assert figures["proxy"] == (0.5 + 0.5) / 2  # a response without a score is left out, its prompt is not
+    assert figures["proxy"] == ((0.5 - 1.5) / 2 + 0.5) / 2
     assert figures["kl_se"] == pytest.approx(np.std([2.0, 0.5], ddof=1) / np.sqrt(2))
 
 
-def test_responses_to_other_prompts_are_refused() -> None:
-    for prompts in ([3], [3, 7, 8]):
-        with pytest.raises(UserError, match="not responses to the prompts"):
-            policy_measures(ROWS, prompts)
+def test_responses_to_other_prompts_or_not_all_of_them_are_refused() -> None:
+    for rows, prompts in ((ROWS, [3]), (ROWS, [3, 7, 8]), (ROWS[:3], [3, 7]), ([*ROWS, ROWS[0]], [3, 7])):
+        with pytest.raises(UserError, match="not 2 responses to each prompt"):
+            policy_measures(rows, prompts, samples=2, lowest=0.0)
+
+
+def test_a_policy_that_learns_to_write_nothing_does_not_gain_by_the_proxy() -> None:
+    """A response that cannot be read counts as the lowest of the reference's, for a policy and for best-of-n alike."""
+    reference = [{"row": 1, "gold": 0.0, "proxy": proxy} for proxy in (-2.0, None, 1.0, 3.0)]
+    assert lowest_proxy(reference) == -2.0
+    honest = [{"row": 1, "kl": 1.0, "gold": 0.0, "proxy": proxy} for proxy in (-1.0, 1.0)]
+    silent = [{"row": 1, "kl": 1.0, "gold": -1.0, "proxy": proxy} for proxy in (None, 1.0)]
+    scores = [policy_measures(rows, [1], samples=2, lowest=-2.0).proxy[0] for rows in (honest, silent)]
+    assert scores == [0.0, -0.5]
+    everybody = best_of_measures(reference, [1], 1, lowest=-2.0)
+    assert (everybody.proxy[0], everybody.unread[0]) == (0.0, 1 / 4)
+    assert best_of_measures(reference, [1], 2, lowest=-2.0).unread[0] == 0.0
 
 
 def test_best_of_n_is_the_mean_over_all_ways_to_draw_n() -> None:
@@ -46,7 +59,7 @@ def test_best_of_n_is_the_mean_over_all_ways_to_draw_n() -> None:
         for sample in range(6)
     ]
     for n in (1, 2, 4, 6):
-        found = best_of_measures(drawn, [1, 2], n)
+        found = best_of_measures(drawn, [1, 2], n, lowest=0.0)
         for place, row in enumerate((1, 2)):
             own = [response for response in drawn if response["row"] == row]
             best = [max(subset, key=lambda response: response["proxy"]) for subset in combinations(own, n)]
@@ -56,8 +69,16 @@ def test_best_of_n_is_the_mean_over_all_ways_to_draw_n() -> None:
 
 def test_best_of_n_takes_what_cannot_be_read_last() -> None:
     drawn = [{"row": 1, "gold": 5.0, "proxy": None}, {"row": 1, "gold": 1.0, "proxy": -9.0}]
-    assert best_of_measures(drawn, [1], 2).gold[0] == 1.0
-    assert best_of_measures(drawn, [1], 1).gold[0] == 3.0
+    assert best_of_measures(drawn, [1], 2, lowest=-9.0).gold[0] == 1.0
+    assert best_of_measures(drawn, [1], 1, lowest=-9.0).gold[0] == 3.0
+
+
+def test_fewer_responses_than_n_and_those_to_other_prompts_are_told() -> None:
+    drawn = [{"row": 1, "gold": 5.0, "proxy": 0.0}, {"row": 1, "gold": 1.0, "proxy": -9.0}]
+    with pytest.raises(UserError, match="prompt 1 has 2 responses, too few to take the best of 4"):
+        best_of_measures(drawn, [1], 4, lowest=0.0)
+    with pytest.raises(UserError, match="prompt 1, which is none of the frontier's"):
+        best_of_measures(drawn, [2], 1, lowest=0.0)
 
 
 def test_the_bound_of_best_of_n_is_that_of_the_literature() -> None:
@@ -114,8 +135,8 @@ def folder(tmp_path: Path) -> Path:
         "reference": "runs/sft",
         "reward_model": "runs/reward",
         "samples": 2,
-        "policies": [policy | policy_measures(ROWS, [3, 7]).figures()],
-        "best_of_n": [{"of": n, **best_of_measures(reference, [3, 7], n).figures()} for n in (1, 2, 4)],
+        "policies": [policy | policy_measures(ROWS, [3, 7], samples=2, lowest=0.0).figures()],
+        "best_of_n": [{"of": n, **best_of_measures(reference, [3, 7], n, lowest=0.0).figures()} for n in (1, 2, 4)],
     }
     write_json(tmp_path / "frontier.json", head)
     return tmp_path
@@ -147,6 +168,15 @@ def test_a_stated_figure_that_the_rows_do_not_give_is_refused(folder: Path, part
 def test_a_row_that_was_changed_is_refused(folder: Path) -> None:
     write_jsonl(folder / "responses" / "dpo.jsonl", [{**row, "gold": row["gold"] + 1} for row in ROWS])
     with pytest.raises(DisagreementError, match=r"gold of dpo is 0\.5, but its rows say 1\.5"):
+        read_frontier(folder)
+
+
+def test_rows_that_were_removed_are_told_with_their_file(folder: Path) -> None:
+    write_jsonl(folder / "reference.jsonl", list(read_jsonl(folder / "reference.jsonl"))[4:])
+    with pytest.raises(UserError, match=r"reference\.jsonl: prompt 3 has 0 responses, too few"):
+        read_frontier(folder)
+    write_jsonl(folder / "responses" / "dpo.jsonl", ROWS[1:])
+    with pytest.raises(UserError, match=r"dpo\.jsonl: these are not 2 responses to each prompt"):
         read_frontier(folder)
 
 

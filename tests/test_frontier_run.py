@@ -4,6 +4,7 @@ sampled twice.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -17,11 +18,12 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from preflab.analysis.frontier import read_frontier
 from preflab.generate import Prompt
-from preflab.model.prefix import prefix_batch
+from preflab.model.prefix import PrefixBatch, prefix_batch
 from preflab.model.responses import ResponseDivergences
-from preflab.recipes import frontier
+from preflab.recipes import frontier, rollouts
 from preflab.recipes.frontier import measure_frontier
 from preflab.recipes.frontier_settings import FrontierSettings
+from preflab.recipes.players import read_entries
 from preflab.recipes.rollouts import divergences
 from preflab.records import Completion, Message, TokenizedComparison, UserError
 from preflab.rundir import read_json, read_jsonl, write_jsonl
@@ -112,6 +114,25 @@ def test_kl_is_of_the_sampled_tokens_and_of_the_end_where_it_was_sampled() -> No
     assert found[2] not in found[:2]
 
 
+def test_a_prompt_is_read_once_for_its_responses_and_no_more_than_batch_size_at_once() -> None:
+    """16,000 responses to 250 prompts, one by one, would read every prompt 64 times; all at once, fill the memory."""
+    read: list[tuple[int, int]] = []
+
+    class LastTokens(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, batch: PrefixBatch) -> torch.Tensor:
+            read.append((len(batch.ends), len(batch.input_ids)))
+            return batch.input_ids[batch.ends].float()
+
+    long = (*PROMPT, 8)
+    pairs = [(PROMPT, (4, 6)), (long, (5,)), (PROMPT, (9,)), (long, (7,)), (PROMPT, (3,))]
+    assert rollouts._values(LastTokens(), pairs, share_prefix=True, batch_size=4) == [6, 5, 9, 7, 3]
+    assert read == [(4, len(long) + 2 + len(PROMPT) + 3), (1, len(PROMPT) + 1)]
+
+
 # ---- the command ----
 
 
@@ -169,6 +190,30 @@ def test_policies_are_measured_and_told_apart_by_their_runs(runs: Path, tmp_path
     assert all(row["gold"] == gold_reward(prompts[row["row"]], row["response"]) for row in rows)
 
 
+def told_apart(runs: Path, *names: str) -> list[tuple[dict[str, Any], int]]:
+    found = frontier._trained(read_entries([str(runs / name) for name in names]))
+    return [(policy["settings"], policy["seed"]) for policy in found]
+
+
+def test_strengths_are_told_apart_where_each_has_another_seed(runs: Path) -> None:
+    assert told_apart(runs, "ipo-0.1-1", "ipo-0.5-0") == [({"beta": 0.1}, 1), ({"beta": 0.5}, 0)]
+
+
+def test_policies_of_other_start_models_are_no_seeds_of_one(runs: Path) -> None:
+    common: dict[str, Any] = {"max_steps": 3, "learning_rate": 1e-2, "eval_strategy": "no", "save_strategy": "no"}
+    if not (runs / "from-base").exists():
+        tiny_runs.run("dpo", runs / "base", runs / "from-base", beta=0.1, seed=1, **common)
+    starts = [settings["model"] for settings, _ in told_apart(runs, "ipo-0.1-0", "from-base")]
+    assert starts == [str(runs / "sft" / "model"), str(runs / "base")]
+
+
+def test_policies_that_do_not_differ_are_refused_before_anything_is_sampled(runs: Path, tmp_path: Path) -> None:
+    models = tuple(f"{name}={runs / 'ipo-0.1-0'}" for name in ("one", "other"))
+    with pytest.raises(UserError, match="one and other were trained alike: dpo with equal settings and seed 0"):
+        measure_frontier(settings(runs, tmp_path / "f", models=models))
+    assert not (tmp_path / "f").exists()
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_what_is_done_is_not_sampled_again_and_a_policy_can_be_added(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -180,7 +225,9 @@ def test_what_is_done_is_not_sampled_again_and_a_policy_can_be_added(
     measure_frontier(first)
     before = read_json(out / "frontier.json")
     assert len(sampled) == 2  # the reference and the policy
-    measure_frontier(first)
+    with monkeypatch.context() as patch:
+        patch.setattr(frontier, "load_model", lambda name, *_, **__: pytest.fail(f"{name} was loaded for nothing"))
+        measure_frontier(first)
     assert len(sampled) == 2
     measure_frontier(settings(runs, out, models=(str(runs / "ipo-0.1-0"), str(runs / "ipo-0.5-0"))))
     assert len(sampled) == 3
@@ -234,6 +281,18 @@ def test_other_prompts_settings_or_models_are_refused(runs: Path, tmp_path: Path
             tiny_runs.run("reward", runs / "base", runs / "other", max_steps=1, seed=5, eval_strategy="no")
         with pytest.raises(UserError, match=message):
             measure_frontier(settings(runs, tmp_path / "f", **changes))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_policy_that_was_trained_anew_is_not_taken_for_the_one_that_was_measured(runs: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(runs / "ipo-0.1-0", tmp_path / "dpo")
+    given = settings(runs, tmp_path / "f", models=(str(copy),))
+    measure_frontier(given)
+    shutil.copytree(runs / "ipo-0.5-0" / "model", copy / "model", dirs_exist_ok=True)
+    with pytest.raises(UserError, match=r"data\.policy: "):
+        measure_frontier(given)
+    with pytest.raises(UserError, match=r"data\.reference: "):
+        measure_frontier(given.model_copy(update={"dtype": "bfloat16"}))
 
 
 def test_files_of_responses_are_no_policies(runs: Path, tmp_path: Path) -> None:

@@ -138,6 +138,21 @@ def test_a_stage_that_takes_one_thing_is_made_for_each() -> None:
     assert names(text)["dpo-beta-0.1-seed-1"] == ("sft-seed-1",)
 
 
+def test_a_list_gathers_and_a_text_does_not_whatever_the_setting_takes() -> None:
+    text = stages(
+        """
+  b: {run: make, source: x, sweep: {seed: [0, 1]}}
+  each: {run: gather, things: "b=${b.folder}/x"}
+  all: {run: gather, things: ["b=${b.folder}/x"]}"""
+    )
+    assert {name: after for name, after in names(text).items() if name[0] != "b"} == {
+        **{"each-seed-0": ("b-seed-0",), "each-seed-1": ("b-seed-1",)},
+        "all": ("b-seed-0", "b-seed-1"),
+    }
+    assert one(text, name="each-seed-1")["things"] == ("b=runs/experiment/b-seed-1/x",)
+    assert "all.source: " in problems(text.replace('gather, things: ["b=', 'make, source: ["b='))
+
+
 def test_what_is_swept_under_one_name_goes_hand_in_hand() -> None:
     text = stages(
         """

@@ -103,7 +103,7 @@ def test_what_has_changed_is_named_before_anything_runs() -> None:
     assert "out: 3 stages were made from other inputs" in message
     assert "  second: settings.beta: 0.2 there, 0.5 now" in message
     assert "  apart: settings.source: elsewhere there, there now" in message
-    assert "  gather: after.second: " in message
+    assert "\n  and gather, which follows\nnothing was run." in message
     assert "--overwrite" in message
     assert read_json(Path("out/second/model"))["beta"] == 0.2
 
@@ -137,12 +137,17 @@ def test_settings_that_add_to_a_stage_let_it_go_on() -> None:
     assert CALLS == ["gather", "report"]
     assert Path("out/gather/left").exists()
     assert "gather: settings.judge: None there, me now" in refused("gather.judge=me")
-    start("gather.title=A third", overwrite=True)
-    assert not Path("out/gather/left").exists()
+    start("gather.title=A third", "apart.beta=0.3", overwrite=True)
+    assert CALLS == ["gather", "apart", "report"]
+    assert Path("out/gather/left").exists()
 
 
 @pytest.mark.parametrize(
-    "written", ["{}", "name={}", "hf:{}", "name=reward:{}", "{}[:-3]", "{}[:-3][:1]", "{}:function"]
+    "written",
+    [
+        *("{}", "name={}", "hf:{}", "name=reward:{}", "{}[:-3]", "{}[:-3][:1]", "{}:function", "'{}:'"),
+        *("psipo?psi={}:f&weight=0.2", "psipo?weight=0.2&psi={}", "name=psipo?psi={}"),
+    ],
 )
 def test_a_local_file_is_known_by_its_content(written: str) -> None:
     Path("in.txt").write_text("one")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import IO, Any
 import pytest
 import tiny_runs
 from matplotlib.figure import Figure
+from torch import nn
 
 from preflab.experiments.plan import Plan, read_plan
 from preflab.recipes.run import RunResult, run_experiment
@@ -135,6 +137,23 @@ def test_a_training_that_was_stopped_goes_on_from_its_checkpoint(monkeypatch: py
         run_experiment(RunSettings(experiment=Path("sft.yaml")))
     run_experiment(RunSettings(experiment=Path("sft.yaml")))
     assert steps == [1, 2, 3, 3, 4]
+
+
+def test_no_model_of_a_stage_outlives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("two.yaml").write_text(
+        f"settings: {{train_data: '{TRAIN}', lora: true, max_steps: 1, report_to: none, save_strategy: 'no'}}\n"
+        "stages: {sft: {run: train sft, model: tiny}, dpo: {run: train dpo, model: '${sft}'}}",
+        encoding="utf-8",
+    )
+    monkeypatch.setattr("preflab.recipes.experiment_report.report_experiment", lambda folder: folder / "report.html")
+    before = _modules()
+    run_experiment(RunSettings(experiment=Path("two.yaml")))
+    assert [type(one) for one in _modules() if not any(one is other for other in before)] == []
+
+
+def _modules() -> list[nn.Module]:
+    """All that are in memory, also those that nothing refers to any more."""
+    return [found for found in gc.get_objects() if issubclass(type(found), nn.Module)]
 
 
 def test_the_experiment_of_the_documentation_is_one() -> None:

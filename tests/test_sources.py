@@ -15,7 +15,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from preflab.data.sources import Source, open_source, open_sources, sample_rows
+from preflab.data.sources import Source, is_on_hub, open_source, open_sources, sample_rows
 from preflab.records import UserError
 
 Row = dict[str, Any]
@@ -138,6 +138,16 @@ def test_slices_take_the_rows_that_hub_splits_would(span: str, expected: range, 
     source = open_source(f"{tmp_path / 'a.jsonl'}{span}")
     assert rows_of(source) == [ROWS[i] for i in expected]
     assert numbers_of(source) == [i + 1 for i in expected], "a slice keeps the row numbers of its file"
+
+
+def test_a_slice_of_a_slice(tmp_path: Path) -> None:
+    write_json_lines(tmp_path / "a.jsonl")
+    source = open_source(f"{tmp_path / 'a.jsonl'}[:-3][50%:][1:]")
+    assert rows_of(source) == ROWS[5:7]
+    assert numbers_of(source) == [6, 7]
+    assert source.fingerprint() != open_source(f"{tmp_path / 'a.jsonl'}[5:7]").fingerprint()
+    assert is_on_hub("owner/name@config:test[:80%][:10]")
+    assert not is_on_hub(f"{tmp_path / 'a.jsonl'}[:80%][:10]")
 
 
 @pytest.mark.parametrize(

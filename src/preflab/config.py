@@ -71,6 +71,17 @@ def is_positional(field: FieldInfo) -> bool:
     return any(isinstance(mark, Positional) for mark in field.metadata)
 
 
+def named(word: str) -> tuple[str | None, str]:
+    """`name=source` -> both; a source alone -> None and the source. (A path with `=` in it stays whole.)"""
+    name, mark, source = word.partition("=")
+    return (name, source) if mark and source and re.fullmatch(r"[\w.-]+", name) else (None, word)
+
+
+def source_of(word: str) -> str:
+    """The source of `name=source`, or of a source alone."""
+    return named(word)[1]
+
+
 def shared_values(settings: Settings, kind: type[Settings]) -> dict[str, Any]:
     """The values of those settings that `kind` has too, by name."""
     return {name: getattr(settings, name) for name in kind.model_fields if name in type(settings).model_fields}
@@ -175,7 +186,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def parse_yaml(text: str, place: str) -> object:
-    """The value that YAML text stands for. Raises UserError that names the place, and the line where there are several."""
+    """The value that YAML text stands for. Raises UserError that names the place, and the line where it has several."""
     try:
         return yaml.load(text, _Loader)  # a SafeLoader: it builds plain values only
     except yaml.YAMLError as error:

@@ -1,19 +1,22 @@
 """A frontier: policies of one reference, and what they gain and lose as they move away from it; read from its folder.
 
-frontier.json          reference, reward model, and for each policy {name, objective, settings, seed, source} with its
-                       figures; `best_of_n` the same for the best `of` so many of the reference's responses; in both
-                       `n` counts prompts
+frontier.json          reference, reward model, `samples` of a policy to each prompt, and for each policy {name,
+                       objective, settings, seed, source} with its figures; `best_of_n` the same for the best `of` so
+                       many of the reference's responses; in both `n` counts prompts
 prompts.jsonl          what was asked
 responses/NAME.jsonl   a policy's responses, each with its `kl`, `proxy` and, where the truth is known, `gold`
 reference.jsonl        many responses of the reference to each prompt, from which best-of-n is taken
 
 Gold is the sandbox's true reward, proxy the reward model's score, KL the divergence of a policy's responses from the
-reference's, in nats per response.
+reference's, in nats per response. A response that the reward model cannot read (an empty one, say) has no proxy in
+its row and counts everywhere with the lowest one of the reference's responses: left out, it would raise the mean of a
+policy that learns to write such responses. `unread` is their share.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +35,8 @@ HEAD = "frontier.json"
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """KL, gold and proxy reward by prompt ([P] each, means over a prompt's responses); NaN where there is no value.
+    """KL, gold and proxy reward by prompt, and the share of its responses that the reward model could not read ([P]
+    each, means over a prompt's responses).
 
     `gold` is NaN throughout where the truth is not known.
     """
@@ -40,10 +44,11 @@ class Measures:
     kl: Floats
     gold: Floats
     proxy: Floats
+    unread: Floats
 
     def figures(self) -> dict[str, float | int]:
         """Means over prompts with their standard errors (over prompts), as `frontier.json` states them."""
-        found: dict[str, float | int] = {"n": len(self.kl)}
+        found: dict[str, float | int] = {"n": len(self.kl), "unread": float(self.unread.mean())}
         for name in MEASURES:
             values = getattr(self, name)
             known = values[~np.isnan(values)]
@@ -58,7 +63,7 @@ class Policy:
 
     Attributes:
         objective: what it was trained with ("dpo"), or its own name where nothing tells.
-        settings: the training settings in which policies of this objective and seed differ ({"beta": 0.1}).
+        settings: the training settings in which policies of this objective differ, besides the seed ({"beta": 0.1}).
         seed: of its training, where it is known.
     """
 
@@ -66,7 +71,6 @@ class Policy:
     objective: str
     settings: Mapping[str, Any]
     seed: int | None
-    source: str
     measures: Measures
 
 
@@ -83,14 +87,12 @@ class Frontier:
     """Policies of one reference on the same prompts.
 
     Attributes:
-        samples: responses of each policy to each prompt.
         best_of: in ascending order of n, from n = 1: the reference itself.
         spread: gold, proxy -> standard deviation over the reference's responses, a unit that both can be shown in.
     """
 
     reference: str
     reward_model: str
-    samples: int
     policies: tuple[Policy, ...]
     best_of: tuple[BestOf, ...]
     spread: Mapping[str, float]
@@ -109,17 +111,18 @@ class Point:
     """Policies that differ in their seed alone (or one n of best-of-n): measures are [seeds, prompts]."""
 
     label: str
+    seeds: tuple[int | None, ...]
     kl: Floats
     gold: Floats
     proxy: Floats
 
     def mean(self, measure: str) -> float:
-        return float(np.nanmean(getattr(self, measure)))
+        """Over seeds."""
+        return float(self.by_seed(measure).mean())
 
     def by_seed(self, measure: str) -> Floats:
-        """[seeds]"""
-        means: Floats = np.nanmean(getattr(self, measure), axis=1)
-        return means
+        """[seeds] means over prompts."""
+        return known_means(getattr(self, measure), axis=1)
 
 
 Curve = tuple[Point, ...]
@@ -143,13 +146,23 @@ def curves(frontier: Frontier) -> dict[str, Curve]:
 def best_of_n(frontier: Frontier) -> Curve:
     """Best-of-n as a curve; its KL is an upper bound."""
     return tuple(
-        Point(f"n = {best.n}", *(getattr(best.measures, name)[None] for name in MEASURES)) for best in frontier.best_of
+        Point(f"n = {best.n}", (None,), *(getattr(best.measures, name)[None] for name in MEASURES))
+        for best in frontier.best_of
     )
 
 
 def _point(label: str, policies: Sequence[Policy]) -> Point:
     ordered = sorted(policies, key=lambda policy: (policy.seed is None, policy.seed or 0))
-    return Point(label, *(np.stack([getattr(policy.measures, name) for policy in ordered]) for name in MEASURES))
+    seeds = tuple(policy.seed for policy in ordered)
+    return Point(label, seeds, *(np.stack([getattr(policy.measures, name) for policy in ordered]) for name in MEASURES))
+
+
+def known_means(values: Floats, axis: int) -> Floats:
+    """Means along an axis of what is not NaN; NaN where all is."""
+    known = ~np.isnan(values)
+    sums, counts = np.where(known, values, 0.0).sum(axis), known.sum(axis)
+    means: Floats = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+    return means
 
 
 # ---- from rows -----------------------------------------------------------------------------------------------------
@@ -160,34 +173,51 @@ def kl_bound(n: int) -> float:
     return math.log(n) - (n - 1) / n
 
 
-def policy_measures(rows: Sequence[Row], prompts: Sequence[int]) -> Measures:
-    """A policy's responses by prompt. Raises UserError where they are not responses to these prompts, all of them."""
+def lowest_proxy(reference: Sequence[Row]) -> float:
+    """What a response counts with that the reward model cannot read; NaN where it can read none of the reference's."""
+    return min((row["proxy"] for row in reference if row["proxy"] is not None), default=math.nan)
+
+
+def policy_measures(rows: Sequence[Row], prompts: Sequence[int], *, samples: int, lowest: float) -> Measures:
+    """A policy's responses by prompt; `lowest` is `lowest_proxy`. Raises UserError where they are not so many responses
+    to each of these prompts.
+    """
+    if Counter(row["row"] for row in rows) != dict.fromkeys(prompts, samples):
+        raise UserError(f"these are not {samples} responses to each prompt of the frontier and none to any other")
     places = {row: place for place, row in enumerate(prompts)}
-    if {row["row"] for row in rows} != places.keys():
-        raise UserError("these are not responses to the prompts of the frontier, all of them and no others")
     prompt_of = np.array([places[row["row"]] for row in rows], np.int64)
-    return Measures(*(per_prompt(floats([row[name] for row in rows]), prompt_of, len(prompts)) for name in MEASURES))
+    values = (floats([row["kl"] for row in rows]), floats([row["gold"] for row in rows]), *_proxies(rows, lowest))
+    return Measures(*(per_prompt(each, prompt_of, len(prompts)) for each in values))
 
 
-def best_of_measures(rows: Sequence[Row], prompts: Sequence[int], n: int) -> Measures:
+def best_of_measures(rows: Sequence[Row], prompts: Sequence[int], n: int, *, lowest: float) -> Measures:
     """Gold and proxy of the response with the highest proxy among n, in expectation over all ways to draw n of each
     prompt's responses without replacement.
 
     Of N responses in ascending order of the proxy, the i-th (from 1) is the best of C(i − 1, n − 1) of the C(N, n)
-    draws. A response that the reward model cannot read comes last; where it is chosen all the same, it has no proxy.
+    draws. Raises UserError where a prompt has fewer than n.
     """
     by_prompt: dict[int, list[Row]] = {row: [] for row in prompts}
     for row in rows:
+        if row["row"] not in by_prompt:
+            raise UserError(f"there are responses to prompt {row['row']}, which is none of the frontier's")
         by_prompt[row["row"]].append(row)
-    gold, proxy = [], []
-    for found in by_prompt.values():
-        ordered = sorted(found, key=lambda row: -math.inf if row["proxy"] is None else row["proxy"])
+    found = []
+    for prompt, own in by_prompt.items():
+        if len(own) < n:
+            raise UserError(f"prompt {prompt} has {len(own)} responses, too few to take the best of {n}")
+        ordered = sorted(own, key=lambda row: -math.inf if row["proxy"] is None else row["proxy"])
         draws = math.comb(len(ordered), n)
         shares = np.array([math.comb(place, n - 1) / draws for place in range(len(ordered))])
-        chosen = shares > 0
-        gold.append(float(shares[chosen] @ floats([row["gold"] for row in ordered])[chosen]))
-        proxy.append(float(shares[chosen] @ floats([row["proxy"] for row in ordered])[chosen]))
-    return Measures(np.full(len(prompts), kl_bound(n)), floats(gold), floats(proxy))
+        found.append([shares @ each for each in (floats([row["gold"] for row in ordered]), *_proxies(ordered, lowest))])
+    return Measures(np.full(len(prompts), kl_bound(n)), *np.array(found).T)
+
+
+def _proxies(rows: Sequence[Row], lowest: float) -> tuple[Floats, Floats]:
+    """The proxy that each response counts with, and whether the reward model could not read it (1 or 0)."""
+    proxies = floats([row["proxy"] for row in rows])
+    unread = np.isnan(proxies)
+    return np.where(unread, lowest, proxies), unread.astype(np.float64)
 
 
 # ---- on disk -------------------------------------------------------------------------------------------------------
@@ -205,31 +235,37 @@ def read_frontier(folder: Path) -> Frontier:
         head = read_json(path)
         prompts = [row["row"] for row in read_jsonl(folder / "prompts.jsonl")]
         reference = list(read_jsonl(folder / "reference.jsonl"))
+        samples, lowest = head["samples"], lowest_proxy(reference)
         return Frontier(
             reference=head["reference"],
             reward_model=head["reward_model"],
-            samples=head["samples"],
-            policies=tuple(_policy(folder, entry, prompts) for entry in head["policies"]),
-            best_of=tuple(_best_of(path, entry, reference, prompts) for entry in head["best_of_n"]),
+            policies=tuple(
+                _policy(folder, entry, prompts, samples=samples, lowest=lowest) for entry in head["policies"]
+            ),
+            best_of=tuple(_best_of(path, entry, reference, prompts, lowest=lowest) for entry in head["best_of_n"]),
             spread={name: _spread(row[name] for row in reference) for name in ("gold", "proxy")},
         )
     except (KeyError, TypeError, AttributeError, OSError) as error:
         raise UserError(f"{path}: not a frontier that this version wrote ({error!r})") from error
 
 
-def _policy(folder: Path, entry: Mapping[str, Any], prompts: Sequence[int]) -> Policy:
+def _policy(folder: Path, entry: Mapping[str, Any], prompts: Sequence[int], *, samples: int, lowest: float) -> Policy:
     path = folder / "responses" / f"{entry['name']}.jsonl"
     try:
-        measures = policy_measures(list(read_jsonl(path)), prompts)
+        measures = policy_measures(list(read_jsonl(path)), prompts, samples=samples, lowest=lowest)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     _check(folder / HEAD, entry["name"], entry, measures)
-    names = ("name", "objective", "settings", "seed", "source")
-    return Policy(**{name: entry[name] for name in names}, measures=measures)
+    return Policy(**{name: entry[name] for name in ("name", "objective", "settings", "seed")}, measures=measures)
 
 
-def _best_of(path: Path, entry: Mapping[str, Any], rows: Sequence[Row], prompts: Sequence[int]) -> BestOf:
-    measures = best_of_measures(rows, prompts, entry["of"])
+def _best_of(
+    path: Path, entry: Mapping[str, Any], rows: Sequence[Row], prompts: Sequence[int], *, lowest: float
+) -> BestOf:
+    try:
+        measures = best_of_measures(rows, prompts, entry["of"], lowest=lowest)
+    except UserError as error:
+        raise UserError(f"{path.parent / 'reference.jsonl'}: {error}") from error
     _check(path, f"best of {entry['of']}", entry, measures)
     return BestOf(entry["of"], measures)
 

@@ -1,26 +1,24 @@
 """What a frontier says, in words: who gains more at equal KL, who loses to best-of-n, whose gold reward falls while the
 reward model's score rises.
 
-Only differences that their intervals show are claimed. An interval of a difference is made of two parts: how prompts
-differ (the prompts are the same for everybody, so differences are taken prompt by prompt), and how training runs with
-different seeds differ, pooled over what stands in one sentence. Within a sentence the intervals hold together, at 95 %
-for all comparisons in it (Bonferroni). KL is taken as measured; its own error is small beside that of gold.
+Only differences that their intervals show are claimed (see `frontier_differences`). Within a sentence the intervals
+hold together, at 95 % for all comparisons in it (Bonferroni). KL is taken as measured; its own error is small beside
+that of gold.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
-from scipy.stats import norm, t
 
 from preflab.analysis.frontier import Curve, Frontier, Point, best_of_n, curves
+from preflab.analysis.frontier_differences import FEWEST_SEEDS, Difference, Side, difference, gold_at, trained_sides
 from preflab.analysis.results import Finding
-from preflab.analysis.statistics import CONFIDENCE, Floats
-from preflab.analysis.wording import FEWEST_PROMPTS, UNIT, capital, listed, number, prompts
+from preflab.analysis.wording import FEWEST_PROMPTS, UNIT, exact_percent, listed, number, prompts
 
 LEVELS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Nats of KL at which objectives are compared; those are read that most of them reach."""
@@ -30,6 +28,9 @@ YARDSTICK = "dpo"
 """The objective that the others are compared with; the first one where it does not take part."""
 
 BEST_OF_N = "best-of-n"
+
+UNREAD = 0.01
+"""Share of responses that the reward model cannot read from which on it is told."""
 
 
 def reading(frontier: Frontier) -> tuple[Finding, ...]:
@@ -42,15 +43,15 @@ def reading(frontier: Frontier) -> tuple[Finding, ...]:
             "model says, and over-optimisation, where it happens, cannot be seen in them."
         )
         return (Finding(text, "warning"),)
-    found = curves(frontier)
-    yardstick = best_of_n(frontier)
+    found, best_of = curves(frontier), best_of_n(frontier)
     levels = _levels(found)
     return (
         *(sentence for level in levels for sentence in _at_equal_kl(found, level)),
-        *(sentence for level in levels for sentence in _against_best_of_n(found, yardstick, level)),
-        *_overoptimised({**found, BEST_OF_N: yardstick}, yardstick[0]),
-        *_peaks(found, yardstick),
-        _basis(frontier, found),
+        *(sentence for level in levels for sentence in _against_best_of_n(found, best_of, level)),
+        *_overoptimised(found, best_of),
+        *_unread(frontier),
+        *_peaks(found, best_of),
+        _basis(frontier, found, _about_the_bound(best_of, levels)),
     )
 
 
@@ -59,70 +60,17 @@ def yardstick_of(found: Mapping[str, Curve]) -> str:
     return YARDSTICK if YARDSTICK in found else next(iter(found))
 
 
-# ---- differences -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Difference:
-    """Of means; `error` is its standard error, `freedom` the degrees of freedom behind the part that is of seeds."""
-
-    value: float
-    error: float
-    freedom: int
-
-    def clear(self, comparisons: int) -> int:
-        """1 or −1 where the interval, as one of so many, lies above or below zero; else 0."""
-        tail = 1 - (1 - CONFIDENCE) / (2 * comparisons)
-        width = self.error * float(t.ppf(tail, self.freedom) if self.freedom else norm.ppf(tail))
-        return 0 if abs(self.value) <= width else int(math.copysign(1, self.value))
-
-
-@dataclass(frozen=True, slots=True)
-class _SeedSpread:
-    """Variance of a measure between runs that differ in their seed only, pooled, and its degrees of freedom."""
-
-    variance: float
-    freedom: int
-
-
-def _seed_spread(values: Iterable[Floats]) -> _SeedSpread:
-    """values: [seeds, prompts] of each point."""
-    squares, freedom = 0.0, 0
-    for each in values:
-        means = np.nanmean(each, axis=1)
-        squares += float(((means - means.mean()) ** 2).sum())
-        freedom += len(means) - 1
-    return _SeedSpread(squares / freedom if freedom else 0.0, freedom)
-
-
-def _difference(ours: Floats, theirs: Floats, spread: _SeedSpread, *, trained: tuple[bool, bool]) -> _Difference:
-    """Of [seeds, prompts] each; `trained` says which of the two came out of training, and so depends on a seed."""
-    by_prompt = np.nanmean(ours, axis=0) - np.nanmean(theirs, axis=0)
-    by_prompt = by_prompt[~np.isnan(by_prompt)]
-    runs = sum(1 / len(side) for side, depends in zip((ours, theirs), trained, strict=True) if depends)
-    variance = by_prompt.var(ddof=1) / len(by_prompt) + spread.variance * runs
-    return _Difference(float(by_prompt.mean()), math.sqrt(variance), spread.freedom)
-
-
-def gold_at(curve: Curve, level: float) -> Floats | None:
-    """Gold reward of a curve at a KL: [seeds, prompts], between its two nearest points linear in √KL (in which gold is
-    nearly straight: Gao et al., 2023); None beyond its ends.
-    """
-    for near, far in pairwise(curve):
-        low, high = math.sqrt(max(near.mean("kl"), 0)), math.sqrt(max(far.mean("kl"), 0))
-        if low <= math.sqrt(level) <= high:
-            share = (math.sqrt(level) - low) / (high - low) if high > low else 0.0
-            seeds = min(len(near.gold), len(far.gold))
-            between: Floats = (1 - share) * near.gold[:seeds] + share * far.gold[:seeds]
-            return between
-    return None
-
-
 def _levels(found: Mapping[str, Curve]) -> list[float]:
     """The levels that most objectives reach, in ascending order."""
-    reached = {level: sum(gold_at(curve, level) is not None for curve in found.values()) for level in LEVELS}
+    reached = {level: len(_sides_at(found, level)) for level in LEVELS}
     best = sorted((level for level in LEVELS if reached[level]), key=lambda level: (-reached[level], level))
     return sorted(best[:MOST_LEVELS])
+
+
+def _sides_at(found: Mapping[str, Curve], level: float) -> dict[str, Side]:
+    """Gold of every objective of which enough seeds reach this KL."""
+    there = {name: gold for name, curve in found.items() if (gold := gold_at(curve, level)) is not None}
+    return trained_sides(there)
 
 
 # ---- who gains more --------------------------------------------------------------------------------------------------
@@ -130,16 +78,14 @@ def _levels(found: Mapping[str, Curve]) -> list[float]:
 
 def _at_equal_kl(found: Mapping[str, Curve], level: float) -> Iterator[Finding]:
     """Every objective against the yardstick at this KL."""
-    there = {name: gold for name, curve in found.items() if (gold := gold_at(curve, level)) is not None}
-    yardstick = yardstick_of(found)
+    there, yardstick = _sides_at(found, level), yardstick_of(found)
     if yardstick not in there or len(there) < 2:
         return
-    spread = _seed_spread(there.values())
     base = there.pop(yardstick)
-    differences = {name: _difference(gold, base, spread, trained=(True, True)) for name, gold in there.items()}
-    sides = {name: difference.clear(len(there)) for name, difference in differences.items()}
+    differences = {name: difference(side, base) for name, side in there.items()}
+    sides = {name: each.clear(len(there)) for name, each in differences.items()}
     more, less, unclear = ([name for name in there if sides[name] == side] for side in (1, -1, 0))
-    value = number(float(np.nanmean(base)), signed=True)
+    value = number(base.mean, signed=True)
     lead = f"At a KL of {_nats(level)} from the reference, where {yardstick} has a gold reward of {value}, "
     said = [f"{_with_differences(more, differences)} {_have(more)} more"] if more else []
     said += [f"{_with_differences(less, differences)} {_have(less)} less"] if less else []
@@ -149,15 +95,13 @@ def _at_equal_kl(found: Mapping[str, Curve], level: float) -> Iterator[Finding]:
     yield Finding(f"{lead}{'; '.join(said)}.", "neutral")
 
 
-def _against_best_of_n(found: Mapping[str, Curve], yardstick: Curve, level: float) -> Iterator[Finding]:
+def _against_best_of_n(found: Mapping[str, Curve], best_of: Curve, level: float) -> Iterator[Finding]:
     """Every objective against best-of-n at this KL."""
-    base = gold_at(yardstick, level)
-    there = {name: gold for name, curve in found.items() if (gold := gold_at(curve, level)) is not None}
+    base, there = gold_at(best_of, level), _sides_at(found, level)
     if base is None or not there:
         return
-    spread = _seed_spread(there.values())
-    differences = {name: _difference(gold, base, spread, trained=(True, False)) for name, gold in there.items()}
-    sides = {name: difference.clear(len(there)) for name, difference in differences.items()}
+    differences = {name: difference(side, Side(base)) for name, side in there.items()}
+    sides = {name: each.clear(len(there)) for name, each in differences.items()}
     value = number(float(np.nanmean(base)), signed=True)
     lost, won, unclear = ([name for name in there if sides[name] == side] for side in (-1, 1, 0))
     lead = f"Best-of-n reaches {value} at a KL of at most {_nats(level)}"
@@ -166,8 +110,8 @@ def _against_best_of_n(found: Mapping[str, Curve], yardstick: Curve, level: floa
         everybody = len(lost) == len(there) and len(lost) > 1
         said.append(f"all {len(lost)} objectives lose to it" if everybody else f"{listed(lost)} {_lose(lost)} to it")
         worst, best = (function(lost, key=lambda name: differences[name].value) for function in (min, max))
-        gaps = f"by {_plain(differences[best])} ({best})"
-        said[-1] += f", {gaps} to {_plain(differences[worst])} ({worst})" if worst != best else f", {gaps}"
+        gap = _plain(differences[best])
+        said[-1] += f", by {gap} ({best}) to {_plain(differences[worst])} ({worst})" if worst != best else f", by {gap}"
     if won:
         said.append(f"{_with_differences(won, differences)} {_have(won)} more")
     if unclear:
@@ -179,96 +123,189 @@ def _against_best_of_n(found: Mapping[str, Curve], yardstick: Curve, level: floa
 
 
 @dataclass(frozen=True, slots=True)
-class _Fall:
-    """Two points of a curve, the nearer one first, between which gold falls."""
+class _Step:
+    """A point of a path with what it is compared by."""
 
-    near: Point
-    far: Point
-    gold: float
+    point: Point
+    gold: Side
+    proxy: Side
 
 
-def _overoptimised(found: Mapping[str, Curve], reference: Point) -> Iterator[Finding]:
-    """Where gold falls while the proxy rises as KL grows, where both fall, and where gold does not fall."""
-    hidden: dict[str, _Fall] = {}
-    seen: dict[str, _Fall] = {}
-    paths = {name: curve if curve[0] is reference else (reference, *curve) for name, curve in found.items()}
-    spreads = {
-        measure: _seed_spread(getattr(point, measure) for path in paths.values() for point in path)
-        for measure in ("gold", "proxy")
+def _paths(found: Mapping[str, Curve], best_of: Curve) -> dict[str, list[_Step]]:
+    """Every objective from the reference on, and best-of-n; points of too few seeds are left out.
+
+    Points equally far along their curves share their variance between seeds: near the reference and far from it, it
+    differs tenfold.
+    """
+    start, *others = (_Step(point, Side(point.gold), Side(point.proxy)) for point in best_of)
+    paths = {name: [start] for name in found}
+    for place in range(max(map(len, found.values()))):
+        there = {name: curve[place] for name, curve in found.items() if place < len(curve)}
+        gold = trained_sides({name: point.gold for name, point in there.items()})
+        proxy = trained_sides({name: point.proxy for name, point in there.items()})
+        for name in gold:
+            paths[name].append(_Step(there[name], gold[name], proxy[name]))
+    return {name: path for name, path in paths.items() if len(path) > 1} | {BEST_OF_N: [start, *others]}
+
+
+def _overoptimised(found: Mapping[str, Curve], best_of: Curve) -> Iterator[Finding]:
+    """Where gold falls while the proxy rises as KL grows, where the proxy does not rise meanwhile, where gold does not
+    fall.
+    """
+    paths, reference = _paths(found, best_of), best_of[0]
+    comparisons = 2 * sum(math.comb(len(path), 2) for path in paths.values())
+    changes = {name: [_change(near, far) for near, far in combinations(path, 2)] for name, path in paths.items()}
+    falls = {name: [c for c in own if c.gold.clear(comparisons) < 0] for name, own in changes.items()}
+    hidden = {
+        name: min(rising, key=lambda change: change.gold.value)
+        for name, own in falls.items()
+        if (rising := [change for change in own if change.proxy.clear(comparisons) > 0])
     }
-    pairs = sum(math.comb(len(path), 2) for path in paths.values())
-    for name, path in paths.items():
-        falls = list(_falls(path, spreads, trained=name != BEST_OF_N, comparisons=2 * pairs))
-        rising = [fall for fall, proxy in falls if proxy > 0]
-        if rising:
-            hidden[name] = min(rising, key=lambda fall: fall.gold)
-        elif falls:
-            seen[name] = min((fall for fall, _ in falls), key=lambda fall: fall.gold)
     if hidden:
-        strongest = min(hidden, key=lambda name: hidden[name].gold)
+        strongest = min(hidden, key=lambda name: hidden[name].gold.value)
         shown = [strongest, *([BEST_OF_N] if BEST_OF_N in hidden and strongest != BEST_OF_N else [])]
-        examples = "; ".join(f"{name} {_fall(hidden[name])}" for name in shown)
+        examples = "; ".join(f"{name} {_described(hidden[name], reference)}" for name in shown)
         lead = f"Over-optimisation, gold falling while the reward model's score rises: {listed(list(hidden))}"
         yield Finding(f"{lead}. Most of all {examples}.", "warning")
-    if seen:
-        said = f"With {listed(list(seen))} gold falls too, but the reward model's score does not clearly rise meanwhile"
+    if seen := [name for name, own in falls.items() if own and name not in hidden]:
+        said = f"With {listed(seen)} gold falls too, but the reward model's score does not clearly rise meanwhile"
+        ends = {
+            name: next(c for c in changes[name] if c.near is reference and c.far is paths[name][-1].point)
+            for name in seen
+        }
+        blind = [n for n, c in ends.items() if c.proxy.clear(comparisons) > 0 and c.gold.clear(comparisons) < 1]
+        if blind:
+            whose = "them" if blind == seen and len(seen) > 1 else listed(blind)
+            said += f"; at the far end of {whose} it still sees a gain over the reference, where none of gold is clear"
         yield Finding(f"{said}.", "warning")
-    if rest := [name for name in found if name not in hidden and name not in seen]:
+    if rest := [name for name, own in falls.items() if not own]:
         yield Finding(f"With {listed(rest)} no fall of gold is clear at the KLs that were reached.", "neutral")
 
 
-def _falls(
-    path: Sequence[Point], spreads: Mapping[str, _SeedSpread], *, trained: bool, comparisons: int
-) -> Iterator[tuple[_Fall, int]]:
-    """Every two points of a path, which begins at the reference, between which gold clearly falls; and where the proxy
-    clearly goes meanwhile.
-    """
-    for near, far in combinations(path, 2):
-        sides = (trained, trained and near is not path[0])
-        change = {
-            measure: _difference(getattr(far, measure), getattr(near, measure), spread, trained=sides)
-            for measure, spread in spreads.items()
-        }
-        if change["gold"].clear(comparisons) < 0:
-            yield _Fall(near, far, change["gold"].value), change["proxy"].clear(comparisons)
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """From one point of a path to a later one."""
+
+    near: Point
+    far: Point
+    gold: Difference
+    proxy: Difference
 
 
-def _fall(fall: _Fall) -> str:
+def _change(near: _Step, far: _Step) -> _Change:
+    return _Change(near.point, far.point, difference(far.gold, near.gold), difference(far.proxy, near.proxy))
+
+
+def _described(change: _Change, reference: Point) -> str:
     """ "from KL 1.3 to 8.7 (beta 0.1): gold +1.43 to +1.04, reward model +0.55 to +0.72"."""
-    kls, golds, proxies = (
-        f"{number(fall.near.mean(name), signed=signed)} to {number(fall.far.mean(name), signed=signed)}"
-        for name, signed in (("kl", False), ("gold", True), ("proxy", True))
+    near, far = change.near, change.far
+    start = "the reference to KL" if near is reference else f"KL {number(near.mean('kl'))} to"
+    label = f" ({far.label})" if far.label else ""
+    golds, proxies = (
+        f"{number(near.mean(name), signed=True)} to {number(far.mean(name), signed=True)}" for name in ("gold", "proxy")
     )
-    label = f" ({fall.far.label})" if fall.far.label else ""
-    return f"from KL {kls}{label}: gold {golds}, reward model {proxies}"
+    return f"from {start} {number(far.mean('kl'))}{label}: gold {golds}, reward model {proxies}"
 
 
-def _peaks(found: Mapping[str, Curve], yardstick: Curve) -> Iterator[Finding]:
-    """Where gold is highest."""
+def _unread(frontier: Frontier) -> Iterator[Finding]:
+    """Whose responses the reward model could not read."""
+    everybody = {policy.name: policy.measures for policy in frontier.policies}
+    everybody["the reference"] = frontier.best_of[0].measures
+    shares = {name: float(measures.unread.mean()) for name, measures in everybody.items()}
+    told = sorted((name for name in shares if shares[name] >= UNREAD), key=lambda name: -shares[name])
+    if told:
+        others = f", and of {len(told) - 1} others fewer" if len(told) > 2 else ""
+        shown = [f"{exact_percent(shares[name])} of {name}" for name in (told[:1] if others else told)]
+        text = (
+            f"The reward model cannot read some responses, empty ones say: {listed(shown)}{others}. Each counts with "
+            "the lowest score of the reference's responses"
+        )
+        yield Finding(f"{text}.", "warning")
+
+
+# ---- where gold is highest -------------------------------------------------------------------------------------------
+
+
+def _peaks(found: Mapping[str, Curve], best_of: Curve) -> Iterator[Finding]:
+    """Where measured gold is highest on each curve, and whether one objective's highest is clearly the highest."""
     tops = {name: max(curve, key=lambda point: point.mean("gold")) for name, curve in found.items()}
+    nearest = [name for name, curve in found.items() if tops[name] is curve[0]]
+    farthest = [name for name, curve in found.items() if tops[name] is curve[-1] and name not in nearest]
+    inside = [name for name in found if name not in nearest and name not in farthest]
+    said = [f"within the sweep with {listed(inside)}, {_spans(inside, tops)}"] if inside else []
+    for names, end, beyond in ((nearest, "nearest to", "nearer"), (farthest, "farthest from", "farther")):
+        if names:
+            which = "the one" if len(names) == 1 else "those"
+            said.append(
+                f"with {listed(names)} no swept point does better than {which} {end} the reference, "
+                f"{_spans(names, tops)}, so the peak may lie {beyond}"
+            )
+    limit = max(best_of, key=lambda point: point.mean("gold"))
+    said.append(f"of best-of-n, {limit.label} ({_gold(limit)}); the reference has {_gold(best_of[0])}")
+    yield Finding(f"Where measured gold is highest: {'; '.join(said)}.", "neutral")
+    if len(tops) > 1:
+        yield _highest(tops, _paths(found, best_of))
+
+
+def _highest(tops: Mapping[str, Point], paths: Mapping[str, Sequence[_Step]]) -> Finding:
+    """Which objective has the highest gold, if one clearly does. Tops are chosen by what is compared, so as many
+    comparisons count as could have been made: those of all pairs of points.
+    """
+    sides = {name: step.gold for name, path in paths.items() for step in path if step.point is tops.get(name)}
+    points = sum(len(path) - 1 for name, path in paths.items() if name in tops)
     best = max(tops, key=lambda name: tops[name].mean("gold"))
-    kls = sorted(top.mean("kl") for top in tops.values())
-    top, limit = tops[best], max(yardstick, key=lambda point: point.mean("gold"))
-    spans = f"between {number(kls[0])} and {_nats(kls[-1])}" if len(kls) > 1 else f"at {_nats(kls[0])}"
-    label = f", {top.label}" if top.label else ""
-    text = (
-        f"gold is highest {spans} of KL: of all policies with {best} ({_gold(top)} at {_nats(top.mean('kl'))}{label}), "
-        f"of best-of-n with {limit.label} ({_gold(limit)}); the reference has {_gold(yardstick[0])}"
-    )
-    yield Finding(f"{capital(text)}.", "neutral")
+    label = f", {tops[best].label}" if tops[best].label else ""
+    lead = f"The highest gold of all policies is measured with {best} ({_gold(tops[best])} at {_kl(tops[best])}{label})"
+    unclear = [
+        name
+        for name in tops
+        if name != best
+        and not ({name, best} <= sides.keys() and difference(sides[best], sides[name]).clear(math.comb(points, 2)) > 0)
+    ]
+    if unclear:
+        return Finding(f"{lead}, but it is not clear that {listed(unclear)} cannot reach as much.", "neutral")
+    others = "the highest of the other" if len(tops) == 2 else "the highest of each other objective"
+    caveat = f"as the highest of {points} points on the same prompts it reads a little too high itself"
+    return Finding(f"{lead}, clearly more than {others}; {caveat}.", "neutral")
 
 
-def _basis(frontier: Frontier, found: Mapping[str, Curve]) -> Finding:
+def _spans(names: Sequence[str], tops: Mapping[str, Point]) -> str:
+    """ "at 0.63 to 0.77 nats" """
+    kls = sorted(tops[name].mean("kl") for name in names)
+    return f"at {number(kls[0])} to {_nats(kls[-1])}" if len(kls) > 1 else f"at {_nats(kls[0])}"
+
+
+# ---- what it rests on ------------------------------------------------------------------------------------------------
+
+
+def _about_the_bound(best_of: Curve, levels: Sequence[float]) -> str:
+    """Which way it errs that the KL of best-of-n is an upper bound: at equal KL its n would be larger, which is better
+    while its gold rises with n, and may be worse where it does not.
+    """
+    read = [level for level in levels if gold_at(best_of, level) is not None]
+    peak = max(best_of, key=lambda point: point.mean("gold")).mean("kl")
+    rising, beyond = ([level for level in read if (level < peak) is before] for before in (True, False))
+    said = []
+    if rising:
+        said.append(f"at {_all_nats(rising)}, where its gold still rises, it may do better than said here, not worse")
+    if beyond:
+        said.append(f"at {_all_nats(beyond)}, where its gold no longer rises, it may do better or worse than said here")
+    return f" The KL of best-of-n is an upper bound: {'; '.join(said)}." if said else ""
+
+
+def _basis(frontier: Frontier, found: Mapping[str, Curve], bound: str) -> Finding:
     """What all of it rests on."""
     seeds = sorted({len(point.gold) for curve in found.values() for point in curve})
     runs = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else "1 seed" if seeds == [1] else f"{seeds[0]} seeds"
-    alone = "; with one seed each, how much training runs differ is not in the intervals" if seeds == [1] else ""
+    alone = ""
+    if seeds[0] < FEWEST_SEEDS:
+        which = "no policies are" if len(seeds) == 1 else "points of one seed are not"
+        alone = f"; how much training runs differ cannot be told from one seed, so {which} compared"
     text = (
         f"This rests on {prompts(frontier.prompts)} and {runs} for each point{alone}. Differences are named where "
-        f"their 95{UNIT} intervals, together for all comparisons of a sentence, leave out zero. The KL of best-of-n is "
-        "an upper bound, so it may do better at equal KL than said here, not worse"
+        f"their 95{UNIT} intervals, together for all comparisons of a sentence, leave out zero."
     )
-    return Finding(f"{text}.", "neutral")
+    return Finding(f"{text}{bound}", "neutral")
 
 
 # ---- wording ---------------------------------------------------------------------------------------------------------
@@ -279,15 +316,23 @@ def _nats(kl: float) -> str:
     return f"{shown} nat" if kl == 1 else f"{shown} nats"
 
 
+def _all_nats(levels: Sequence[float]) -> str:
+    return f"{listed([f'{level:g}' for level in levels])} {'nat' if list(levels) == [1] else 'nats'}"
+
+
+def _kl(point: Point) -> str:
+    return _nats(point.mean("kl"))
+
+
 def _gold(point: Point) -> str:
     return number(point.mean("gold"), signed=True)
 
 
-def _plain(difference: _Difference) -> str:
+def _plain(difference: Difference) -> str:
     return number(abs(difference.value))
 
 
-def _with_differences(names: Sequence[str], differences: Mapping[str, _Difference]) -> str:
+def _with_differences(names: Sequence[str], differences: Mapping[str, Difference]) -> str:
     ordered = sorted(names, key=lambda name: -abs(differences[name].value))
     return listed([f"{name} ({number(differences[name].value, signed=True)})" for name in ordered])
 

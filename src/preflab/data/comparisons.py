@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
 
 from preflab.data.formats import Format, choose_format, parse_row
 from preflab.data.sources import Source
@@ -12,6 +13,8 @@ from preflab.data.tokenize import Dropped
 from preflab.records import Comparison, Message, RowError, UserError
 
 NamedFormat = tuple[str, Format]
+Need = Literal["demonstrations", "rankings", "labels"]
+Side = Literal["training", "held-out"]
 
 
 def choose_formats(source: Source, name: str | None = None) -> tuple[NamedFormat, ...]:
@@ -42,6 +45,27 @@ def read_comparisons(source: Source, formats: Sequence[NamedFormat]) -> Iterator
             yield Dropped(number, error.reason, error.detail)
         except UserError as error:
             raise UserError(f"{source.where(number)}: {error}") from error
+
+
+def fitting(
+    items: Iterable[Comparison | Dropped], need: Need, *, ratio: float | None, seed: int, side: Side | None
+) -> Iterator[Comparison | Dropped]:
+    """The rows that serve `need`, the others as Dropped; of a split that gives `ratio` to training, those of `side`."""
+    for item in items:
+        if isinstance(item, Dropped):
+            yield item
+        elif side and ratio and on_training_side(item.prompt, ratio, seed) != (side == "training"):
+            continue
+        elif not item.responses:
+            yield Dropped(item.row, "no response", "the row is a prompt alone")
+        elif need == "rankings" and len(item.responses) < 2:
+            yield Dropped(item.row, "no ranking", "the row has a single response, and a preference needs two")
+        elif need == "demonstrations" and item.label is False:
+            yield Dropped(item.row, "unwanted response", "its label is false")
+        elif need == "labels" and len(item.responses) < 2 and item.label is None:
+            yield Dropped(item.row, "no label", "the row has a single response and does not say whether it was wanted")
+        else:
+            yield item
 
 
 def on_training_side(prompt: Iterable[Message], ratio: float, seed: int) -> bool:

@@ -7,36 +7,67 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from preflab.data.comparisons import choose_formats, read_comparisons
-from preflab.data.sources import is_on_hub, open_sources
+from preflab.data.comparisons import Need, Side, choose_formats, fitting, read_comparisons
+from preflab.data.sources import is_on_hub, open_sources, sample_rows
 from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped
 from preflab.records import Comparison, TokenizedComparison, UserError
 
 SAMPLE = 200  # rows that are tokenised
 CHARACTERS_PER_TOKEN = 4
 
+Lengths = tuple[int, tuple[int, ...]]
+"""Tokens of a row's prompt, and of each of its responses."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which rows of a source a training takes, by the same functions as it: a seeded sample of them (and one of that),
+    those on one side of a split, and those that serve its need; all rows without.
+    """
+
+    need: Need | None = None
+    samples: tuple[int, ...] = ()
+    ratio: float | None = None
+    side: Side | None = None
+    seed: int = 0
+
+
+EVERYTHING = Wanted()
+
 
 @dataclass(frozen=True)
 class Amount:
-    """Rows that can be used, and mean lengths in tokens.
+    """Rows that can be used, and their lengths in tokens.
 
     Attributes:
         rows: as many as there are, those left out that the sample says cannot be used.
-        prompt: mean length of a prompt.
-        best: mean length of the first response of a row; 0 where rows are prompts alone.
-        responses: mean length of all responses of a row together.
-        per_row: responses of a row.
-        longest: tokens of the longest row in the sample, prompt and all responses.
+        sample: lengths of a sample of them, in their order; of all, where they are few.
         counted: how tokens were counted.
     """
 
     rows: int
-    prompt: float
-    best: float
-    responses: float
-    per_row: float
-    longest: int
+    sample: tuple[Lengths, ...]
     counted: str
+
+    @property
+    def prompt(self) -> float:
+        """Mean length of a prompt."""
+        return fmean(prompt for prompt, _ in self.sample)
+
+    @property
+    def best(self) -> float:
+        """Mean length of the first response of a row; 0 where rows are prompts alone."""
+        return fmean(responses[0] if responses else 0 for _, responses in self.sample)
+
+    @property
+    def responses(self) -> float:
+        """Mean length of all responses of a row together."""
+        return fmean(sum(responses) for _, responses in self.sample)
+
+    @property
+    def response(self) -> float:
+        """Mean over the rows of the mean length of their responses."""
+        return fmean(fmean(responses) if responses else 0 for _, responses in self.sample)
 
 
 def measure(
@@ -46,6 +77,7 @@ def measure(
     *,
     max_length: int | None,
     max_prompt_length: int | None,
+    wanted: Wanted = EVERYTHING,
 ) -> Amount:
     """Read the sources through once and tokenise a sample; without a template, characters are counted.
 
@@ -54,20 +86,20 @@ def measure(
     if remote := [spec for spec in specs if is_on_hub(spec)]:
         raise UserError(f"{remote[0]} lies on a hub; its rows are not downloaded to be counted")
     source = open_sources(tuple(specs))
-    count, sample = _sampled(read_comparisons(source, choose_formats(source, form)))
+    for most in wanted.samples:
+        source = sample_rows(source, most, wanted.seed)
+    rows = read_comparisons(source, choose_formats(source, form))
+    if wanted.need:
+        rows = fitting(rows, wanted.need, ratio=wanted.ratio, seed=wanted.seed, side=wanted.side)
+    count, sample = _sampled(rows)
     encode = template.encode_many if template else _guessed
     found = encode(sample, max_length=max_length, max_prompt_length=max_prompt_length)
-    lengths = [_lengths(item) for item in found if not isinstance(item, Dropped)]
+    lengths = tuple(_lengths(item) for item in found if not isinstance(item, Dropped))
     if not lengths:
         raise UserError(f"{source.name}: no row of a sample can be used")
-    prompts, responses = [prompt for prompt, _ in lengths], [own for _, own in lengths]
     return Amount(
         rows=max(1, round(count * len(lengths) / len(sample))),
-        prompt=fmean(prompts),
-        best=fmean(own[0] if own else 0 for own in responses),
-        responses=fmean(map(sum, responses)),
-        per_row=fmean(map(len, responses)),
-        longest=max(prompt + sum(own) for prompt, own in lengths),
+        sample=lengths,
         counted=f"tokens of {len(lengths)} rows" if template else f"{CHARACTERS_PER_TOKEN} characters a token",
     )
 
@@ -84,9 +116,8 @@ def _sampled(items: Iterator[Comparison | Dropped]) -> tuple[int, list[Compariso
     return count, sample
 
 
-def _lengths(item: TokenizedComparison) -> tuple[int, list[int]]:
-    """Tokens of the prompt and of each response."""
-    return len(item.prompt_ids), [len(ids) for ids in item.response_ids]
+def _lengths(item: TokenizedComparison) -> Lengths:
+    return len(item.prompt_ids), tuple(len(ids) for ids in item.response_ids)
 
 
 def _guessed(

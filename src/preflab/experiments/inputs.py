@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,13 +14,30 @@ from preflab.config import Settings, element_types, resolved
 from preflab.experiments.plan import Plan, PlannedStage, StageKind
 from preflab.rundir import differences, digest_file, fingerprint
 
-State = Literal["new", "unfinished", "extended", "done", "changed"]
-"""Where a stage stands: never begun; begun from these inputs; made from some of them, so that it can go on; finished;
-made from others.
+State = Literal["new", "unfinished", "extended", "done", "gone", "changed"]
+"""Never begun; begun from these inputs; made from some of them, so that it can go on; finished; finished, but what it
+made is not there; made from others.
 """
 
-Standing = tuple[State, list[str]]
-"""Where a stage stands, and what has changed of its inputs."""
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a stage stands.
+
+    Attributes:
+        own: what has changed of its settings and files, a line each.
+        followed: the stages before it that were made from other inputs, or made anew, since it was made.
+    """
+
+    state: State
+    own: tuple[str, ...] = ()
+    followed: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """All that has changed."""
+        return [*self.own, *([f"follows {several(self.followed)}, changed since"] if self.followed else [])]
+
 
 KnownFiles = dict[str, list[Any]]
 """Path -> [size, time of the last change in ns, SHA-256], of files that have been read before."""
@@ -32,41 +51,115 @@ def inputs_of(plan: Plan, kinds: Mapping[str, StageKind], known: KnownFiles) -> 
     found: dict[str, dict[str, Any]] = {}
     for stage in plan.stages:
         kind = kinds[stage.command]
-        settings = resolved(stage.settings)
+        settings = _wherever_it_lies(resolved(stage.settings), stage, plan.output_dir)
         of_run = kind.harmless - {kind.place, "overwrite"}
         of_result = {name: value for name, value in settings.items() if name not in kind.harmless | {kind.place}}
         found[stage.name] = {
             "command": stage.command,
             "settings": of_result,
-            "after": {name: fingerprint(_results_of(found[name])) for name in stage.after},
+            "after": {name: fingerprint({**found[name], "harmless": {}}) for name in stage.after},
             "files": {str(path): _digest(path, known) for path in _local_paths(stage, plan.output_dir)},
             "harmless": {name: settings[name] for name in sorted(of_run & settings.keys())},
         }
     return found
 
 
+def made_by(stage: PlannedStage, kind: StageKind, known: KnownFiles) -> str | None:
+    """The digest of what a stage has made, None where it is not there: two that were made alike have the same."""
+    path = stage.folder / (kind.proof or kind.product(stage.settings))
+    return _digest(path, known) if path.exists() else None
+
+
 def standing(
-    stage: PlannedStage, kind: StageKind, inputs: Mapping[str, Any], record: Mapping[str, Any] | None
+    stage: PlannedStage,
+    kind: StageKind,
+    inputs: Mapping[str, Any],
+    record: Mapping[str, Any] | None,
+    made: Mapping[str, str | None],
 ) -> Standing:
-    """Where a stage stands by the record of its last run, {"inputs", "done"}; and what has changed since.
+    """Where a stage stands by the record of its last run: {"inputs", "done", and digests: "made" by it, and "from" what
+    the stages before it had made}. `made` is what there now is, by stage.
 
     Without its folder nothing is there to go on with, or to be lost, whatever was recorded.
     """
     if record is None or not stage.folder.exists():
-        return "new", []
+        return Standing("new")
     before = record["inputs"]
-    if found := differences(_results_of(before, kind.extends), _results_of(inputs, kind.extends)):
-        return "changed", found
-    if found := differences(_results_of(before), _results_of(inputs)):
-        return "extended", found
-    is_there = (stage.folder / kind.product(stage.settings)).exists()
-    return ("done" if record["done"] and is_there and before == inputs else "unfinished"), []
+    there, now = _short_of_common(before, inputs)
+    added = tuple(differences(_of_settings(there, kind.extends), _of_settings(now, kind.extends)))
+    # Stages and files that are not named any more, or were not yet, are what extends a study: the settings say whether
+    # that may be.
+    both = [name for name in stage.after if name in before["after"]]
+    followed = tuple(name for name in both if _is_other(name, before, inputs, record.get("from", {}), made))
+    files = before["files"].keys() | inputs["files"].keys()
+    if added:
+        files = before["files"].keys() & inputs["files"].keys()
+    own = tuple(differences(_own(there, kind.extends, files), _own(now, kind.extends, files)))
+    if own or followed:
+        return Standing("changed", own, followed)
+    if added:
+        return Standing("extended", added)
+    product = made.get(stage.name)
+    if record["done"] and product is None:
+        return Standing("gone")
+    is_as_left = record.get("made") in (None, product)
+    return Standing("done" if record["done"] and is_as_left and before == inputs else "unfinished")
 
 
-def _results_of(inputs: Mapping[str, Any], aside: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """The inputs that show in what a stage leaves, without the settings that are put aside."""
-    settings = {name: value for name, value in inputs["settings"].items() if name not in aside}
-    return {**inputs, "settings": settings, "harmless": {}}
+def several(names: Sequence[str]) -> str:
+    """ "a, b, c", or "a and 191 others" where they are too many to be read."""
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} others"
+
+
+def _is_other(
+    name: str,
+    before: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    origins: Mapping[str, str | None],
+    made: Mapping[str, str | None],
+) -> bool:
+    """Whether a stage before is not the one that was used: to be made from other inputs, or made anew."""
+    there, now = origins.get(name), made.get(name)
+    return before["after"][name] != inputs["after"][name] or (None not in (there, now) and there != now)
+
+
+def _own(inputs: Mapping[str, Any], aside: Collection[str], files: Collection[str]) -> dict[str, Any]:
+    """Command, these files, and settings without those that are put aside."""
+    return {
+        "command": inputs["command"],
+        "settings": {name: value for name, value in inputs["settings"].items() if name not in aside},
+        "files": {name: digest for name, digest in inputs["files"].items() if name in files},
+    }
+
+
+def _of_settings(inputs: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {"settings": {name: value for name, value in inputs["settings"].items() if name in names}}
+
+
+def _short_of_common(before: Mapping[str, Any], inputs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both with what their long lists have in common left out, so that a difference can be read."""
+    there, now = dict(before["settings"]), dict(inputs["settings"])
+    for name in there.keys() & now.keys():
+        if all(isinstance(values[name], list) and len(values[name]) > 3 for values in (there, now)):
+            ones, others = there[name], now[name]
+            fewer = [item for item in ones if item not in others], [item for item in others if item not in ones]
+            if any(fewer):
+                there[name], now[name] = fewer
+    return {**before, "settings": there}, {**inputs, "settings": now}
+
+
+def _wherever_it_lies(settings: dict[str, Any], stage: PlannedStage, home: Path) -> dict[str, Any]:
+    """The settings with `${name}` for the folders of the stages that they name: an experiment can be moved."""
+    folder = re.compile(rf"(?<![\w./\\-]){re.escape(str(home / '_')[:-1])}([\w.-]+)")
+
+    def named(value: Any) -> Any:
+        if isinstance(value, list):
+            return [named(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        return folder.sub(lambda match: f"${{{match[1]}}}" if match[1] in stage.after else match[0], value)
+
+    return {name: named(value) for name, value in settings.items()}
 
 
 # ---- local files ---------------------------------------------------------------------------------------------------
@@ -74,7 +167,7 @@ def _results_of(inputs: Mapping[str, Any], aside: frozenset[str] = frozenset()) 
 
 def _local_paths(stage: PlannedStage, output_dir: Path) -> list[Path]:
     """The files and folders outside the experiment's that the settings name, each once."""
-    found = {path: None for text in _texts(stage.settings) if (path := _local_path(text))}
+    found = {path.expanduser(): None for text in _texts(stage.settings) for path in _paths_in(text)}
     home = output_dir.absolute()
     return [
         path for path in found if not path.absolute().is_relative_to(home) and not home.is_relative_to(path.absolute())
@@ -91,17 +184,24 @@ def _texts(settings: Settings) -> Iterator[str]:
                     yield str(item)
 
 
-# `name=` and `reward:` in front; slices, or the function of a user's own format, behind.
-_AROUND = re.compile(r"(?:[\w.-]+=)?(?:[a-z]+:)?(?P<path>.+?)(?:\[[^\[\]]*\])*(?::\w+)?", re.DOTALL)
+# A path begins where a text does, behind the `=` of `name=` or `psi=`, or behind a judge's kind; slices, the function
+# in a user's own file, or a further parameter may follow it.
+_BEGIN = re.compile(r"=|(?<![^=])(?:reward|hf):")
+_END = re.compile(r"[\[:&]")
 
 
-def _local_path(text: str) -> Path | None:
-    around = _AROUND.fullmatch(text)
-    for candidate in (text, around["path"] if around else text):
-        with suppress(OSError, ValueError, RuntimeError):  # what is no path at all: too long, or of nobody's home
-            if Path(candidate).expanduser().exists():
-                return Path(candidate).expanduser()
-    return None
+def _paths_in(text: str) -> Iterator[Path]:
+    """The files and folders that are there, of all that a text could mean; the longest from each place."""
+    begins = [0, *(match.end() for match in _BEGIN.finditer(text))]
+    ends = [len(text), *(match.start() for match in reversed(list(_END.finditer(text))))]
+    for begin in begins:
+        yield from islice(filter(_exists, (Path(text[begin:end]) for end in ends if end > begin)), 1)
+
+
+def _exists(path: Path) -> bool:
+    with suppress(OSError, ValueError, RuntimeError):  # what is no path at all: too long, or of nobody's home
+        return path.expanduser().exists()
+    return False
 
 
 def _digest(path: Path, known: KnownFiles) -> str:

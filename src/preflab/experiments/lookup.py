@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from preflab.data.templates import apply_named_template
 from preflab.data.tokenize import ChatTemplate
-from preflab.experiments.amounts import Amount, measure
+from preflab.experiments.amounts import EVERYTHING, Amount, Wanted, measure
 from preflab.experiments.plan import Plan, PlannedStage
 from preflab.experiments.sizes import ModelSize, model_size
 from preflab.model.load import load_tokenizer, quiet
@@ -121,15 +121,17 @@ class Lookup:
         *,
         max_length: int | None = None,
         max_prompt_length: int | None = None,
+        wanted: Wanted = EVERYTHING,
     ) -> Amount:
-        """Rows and lengths of the sources. Raises UnknownError where they are on a hub, or not there to be read."""
+        """Number and lengths of the rows that are wanted of the sources. Raises UnknownError where they are on a hub,
+        or not there to be read.
+        """
         places = tuple(self._sandbox_spec(spec) for spec in specs)
-        key = (places, form, template and template.fingerprint, max_length, max_prompt_length)
+        limits = {"max_length": max_length, "max_prompt_length": max_prompt_length}
+        key = (places, form, template and template.fingerprint, *limits.values(), wanted)
         if key not in self.amounts:
             try:
-                self.amounts[key] = measure(
-                    places, form, template, max_length=max_length, max_prompt_length=max_prompt_length
-                )
+                self.amounts[key] = measure(places, form, template, **limits, wanted=wanted)
             except UserError as error:
                 self.amounts[key] = UnknownError(_first_sentence(error))
         found = self.amounts[key]

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from preflab.config import Settings, explain, is_list, named_fields
+from preflab.config import Settings, explain, named_fields
 from preflab.experiments.file import Experiment, StageText, did_you_mean, read_experiment_file
 from preflab.experiments.references import fill_values, ordered, references, resolve_values
 from preflab.experiments.sweeps import Instance, Variant, crossed, joined, name_of, put_in, shown, stages_in
@@ -30,6 +30,7 @@ class StageKind:
         place: the setting that says where the command writes, which the plan fills in.
         file: of a command that writes one file, its name in the stage's folder.
         product: settings -> what `${stage}` stands for, relative to the folder.
+        proof: of a command whose product is the folder of a study, the file in it that says what the study is.
         harmless: settings that change nothing of what the stage leaves.
         extends: settings that, when they change, let the stage go on, and not begin anew.
     """
@@ -39,6 +40,7 @@ class StageKind:
     place: str
     file: str = ""
     product: Callable[[Any], str] = lambda _: ""
+    proof: str = ""
     harmless: frozenset[str] = frozenset()
     extends: frozenset[str] = frozenset()
 
@@ -208,15 +210,14 @@ def _expand(
 ) -> Iterator[tuple[Instance, PlannedStage | None]]:
     """Every instance of a stage; without settings that can be used, others can still name it.
 
-    A setting that takes one thing makes an instance for each instance of a stage that it names. One that takes several
-    is given all that agree with the instance's own variant.
+    A text makes an instance for each instance of a stage that it names. A list is given all that agree with the
+    instance's own variant.
     """
-    fields = named_fields(draft.kind.settings)
     for own in crossed(draft.text.sweep):
         given = {**draft.text.settings, **own}
         variants: list[Variant] = [{name: shown(value) for name, value in own.items()}]
-        for name, value in given.items():
-            for stage in stages_in(value) if name in fields and not is_list(fields[name]) else ():
+        for value in given.values():
+            for stage in stages_in(value) if isinstance(value, str) else ():
                 variants = joined(variants, [instance.variant for instance in instances[stage]])
         if not variants:
             draft.problems.append(f"{draft.group}: what it sweeps, and what the stages that it names sweep, never meet")
@@ -224,15 +225,13 @@ def _expand(
             resolved: dict[str, Any] = {}
             meant: dict[str, None] = {}
             for name, value in given.items():
-                found = _resolve(value, variant, instances, several=name in fields and is_list(fields[name]))
+                found = _resolve(value, variant, instances)
                 resolved[name] = found[0]
                 meant |= dict.fromkeys(found[1])
             yield _instance(draft, variant, resolved, tuple(meant))
 
 
-def _resolve(
-    value: Any, variant: Variant, instances: Mapping[str, Sequence[Instance]], *, several: bool
-) -> tuple[Any, list[str]]:
+def _resolve(value: Any, variant: Variant, instances: Mapping[str, Sequence[Instance]]) -> tuple[Any, list[str]]:
     """A setting with the products of stages in it, and the names of these stages' instances."""
     texts = value if isinstance(value, list) else [value]
     found: list[tuple[Any, list[Instance]]] = []
@@ -240,7 +239,7 @@ def _resolve(
         found += put_in(text, variant, instances) if isinstance(text, str) else [(text, [])]
     after = [instance.name for _, meant in found for instance in meant]
     parts = [part for part, _ in found]
-    return (parts if several or isinstance(value, list) else parts[0]), after
+    return (parts if isinstance(value, list) else parts[0]), after
 
 
 def _instance(

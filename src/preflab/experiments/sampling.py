@@ -5,7 +5,6 @@ How long a response will be nobody knows before; every one is taken to reach the
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -13,6 +12,7 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+from preflab.config import source_of
 from preflab.data.answers import is_answer_file
 from preflab.experiments.lookup import Lookup, Notes, UnknownError
 from preflab.experiments.plan import PlannedStage
@@ -67,13 +67,13 @@ def scoring_need(stage: PlannedStage, lookup: Lookup) -> Need:
 def comparison_need(stage: PlannedStage, lookup: Lookup) -> Need:
     """Of `compare`: every model responds, reward models score everybody, judges compare the others with the first."""
     settings: Any = stage.settings
-    sources = [_source(word) for word in settings.models]
+    sources = [source_of(word) for word in settings.models]
     models = [source for source in sources if source not in ("chosen", "rejected") and not is_answer_file(source)]
     asked = _asked(settings, models[0] if models else None, lookup, given=sources)
     samples = settings.num_return_sequences
     needs = [_responses(model, settings, asked, samples, lookup) for model in models]
-    scorers = [_source(word) for word in settings.reward_model]
-    scorers += [_source(word).removeprefix("reward:") for word in settings.judge if "reward:" in word]
+    scorers = [source_of(word) for word in settings.reward_model]
+    scorers += [source_of(word).removeprefix("reward:") for word in settings.judge if "reward:" in word]
     needs += [_scores(model, settings, asked, samples * len(sources), lookup) for model in scorers]
     pairs = asked.prompts * samples * (len(sources) - 1)
     needs += [_judging(word, settings, asked, pairs, lookup) for word in settings.judge if "reward:" not in word]
@@ -85,7 +85,7 @@ def grid_need(stage: PlannedStage, lookup: Lookup) -> Need:
     settings: Any = stage.settings
     needs = [NOTHING]
     for word in settings.models:
-        source = _source(word)
+        source = source_of(word)
         is_run = Path(source).name == "checkpoints"
         count, model = _checkpoints(Path(source), lookup) if is_run else (1, source)
         asked = _asked(settings, model, lookup, given=[settings.opponent])
@@ -106,8 +106,8 @@ def frontier_need(stage: PlannedStage, lookup: Lookup) -> Need:
     samples = settings.num_return_sequences
     needs = [_responses(settings.reference, settings, asked, max(settings.best_of_n, default=1), lookup)]
     for word in settings.models:
-        needs.append(_responses(_source(word), settings, asked, samples, lookup))
-        needs += [_read(model, settings, asked, samples, lookup) for model in (_source(word), settings.reference)]
+        needs.append(_responses(source_of(word), settings, asked, samples, lookup))
+        needs += [_read(model, settings, asked, samples, lookup) for model in (source_of(word), settings.reference)]
     responses = samples * len(settings.models) + max(settings.best_of_n, default=1)
     return reduce(add, needs) + _scores(settings.reward_model, settings, asked, responses, lookup)
 
@@ -118,12 +118,6 @@ def judging_need(stage: PlannedStage, lookup: Lookup) -> Need:
     made = _answers([settings.responses], lookup)
     asked = made[0] if made else _asked(settings, None, lookup, given=[settings.responses])
     return _judging(settings.judge, settings, asked, asked.prompts, lookup)
-
-
-def _source(word: str) -> str:
-    """`name=source` -> source."""
-    name, mark, source = word.partition("=")
-    return source if mark and source and re.fullmatch(r"[\w.-]+", name) else word
 
 
 def _checkpoints(folder: Path, lookup: Lookup) -> tuple[int, str]:
@@ -208,7 +202,7 @@ def _scores(model: str, settings: Any, asked: Asked, samples: int, lookup: Looku
 
 def _judging(word: str, settings: Any, asked: Asked, pairs: int, lookup: Lookup) -> Need:
     """A judge compares so many pairs."""
-    kind, _, model = _source(word).partition(":")
+    kind, _, model = source_of(word).partition(":")
     if kind == "gold":
         return NOTHING
     if kind == "human":

@@ -1,13 +1,22 @@
-"""What a training needs: its passes over training rows, held-out rows and the reference."""
+"""What a training needs: its passes over training rows, held-out rows and the reference.
+
+Rows are chosen, and put into steps, by the functions that training itself uses; where there are more rows than a sample
+holds, they are taken to repeat it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from preflab.experiments.amounts import Amount
+import numpy as np
+
+from preflab.data.batches import plan_training
+from preflab.data.comparisons import Need as RowsNeed
+from preflab.data.comparisons import Side
+from preflab.experiments.amounts import SAMPLE, Amount, Wanted
 from preflab.experiments.lookup import Lookup, Notes
 from preflab.experiments.plan import PlannedStage
 from preflab.experiments.speed import training_machine
@@ -22,7 +31,6 @@ from preflab.experiments.work import (
 )
 from preflab.objectives import OBJECTIVES
 
-CHECKED = 2  # batches in which the reference is compared with the policy before the first step
 TIMES_LOADED = 3  # weights are read, hashed, and written
 
 
@@ -31,38 +39,40 @@ class Kind:
     """How a command's rows become tokens.
 
     Attributes:
-        one: only the best response of a row is trained on.
-        apart: each response is a row of its own, with the prompt before it.
+        need: the rows that serve it.
         head: tokens of responses meet the output head.
-        reference: passes of the reference over all rows; `others`: passes over other rows in each step.
+        reference: the reference reads all rows before the first step.
+        mismatched: with every row that is read, its prompt is read with a response to another prompt, without
+            gradients: of that KTO's KL is estimated.
     """
 
-    one: bool = False
-    apart: bool = False
+    need: RowsNeed = "rankings"
     head: bool = True
-    reference: int = 0
-    others: int = 0
+    reference: bool = False
+    mismatched: bool = False
 
 
-def kind_of(command: str) -> Kind:
+def kind_of(stage: PlannedStage) -> Kind:
     """Of "train sft", "train dpo"…"""
-    name = command.removeprefix("train ")
-    if name in ("sft", "reward"):
-        return Kind(one=name == "sft", head=name == "sft")
-    objective = OBJECTIVES[name]
-    if objective.data == "labels":  # and mismatched rows besides, for the estimate of the KL
-        return Kind(apart=True, reference=2, others=1)
-    return Kind(reference=int(objective.reference))
+    name = stage.command.removeprefix("train ")
+    if name == "sft":
+        return Kind(need="demonstrations")
+    if name == "reward":
+        return Kind(head=False)
+    settings: Any = stage.settings
+    terms = [term.objective for term in settings.terms]
+    reference = any(OBJECTIVES[term].reference for term in (name, *terms) if term in OBJECTIVES)
+    labels = OBJECTIVES[name].data == "labels"
+    return Kind("labels" if labels else "rankings", reference=reference, mismatched=labels)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that are trained on, or evaluated, with the mean tokens of one: all, and those that meet the head."""
+    """Rows that are read, with the mean tokens of one: all, and those that meet the head."""
 
-    count: float
+    count: int
     total: float
     scored: float
-    longest: int
 
     def tokens(self, rows: float, batch: float) -> Tokens:
         return Tokens(self.total * rows, self.scored * rows, math.ceil(rows / batch))
@@ -70,27 +80,47 @@ class Rows:
 
 @dataclass(frozen=True)
 class Course:
-    """Rows of the training data, how many of them go through the model in a pass and altogether, and steps."""
+    """What training does: tokens in prefix layout, rows and forward passes over all its steps, and the steps of an
+    epoch; `longest` is the longest row.
+    """
 
-    training: Rows
-    batch: float
-    rows: float
+    tokens: int
+    rows: int
+    passes: int
     steps: int
-
-    @property
-    def epoch(self) -> float:
-        """Steps of an epoch."""
-        return self.steps * self.training.count / self.rows
+    epoch: int
+    longest: int
 
 
 def course_of(stage: PlannedStage, lookup: Lookup, notes: Notes) -> Course:
     """Raises UnknownError where the training data cannot be counted."""
     settings: Any = stage.settings
-    training = _training_rows(settings, kind_of(stage.command), lookup, notes)
-    batch = _batch(training, settings)
-    at_once = batch * settings.gradient_accumulation_steps
-    rows = training.count * settings.num_train_epochs if settings.max_steps < 1 else settings.max_steps * at_once
-    return Course(training, batch, rows, math.ceil(rows / at_once))
+    kind = kind_of(stage)
+    amount = _training_amount(settings, kind, lookup)
+    notes.add(amount.counted)
+    return _course(
+        amount,
+        kind.need,
+        epochs=settings.num_train_epochs,
+        max_steps=settings.max_steps,
+        batch_size=settings.per_device_train_batch_size,
+        max_tokens=settings.max_tokens_per_batch,
+        passes=settings.gradient_accumulation_steps,
+        # Of repeated rows it does not matter which come first: one plan for all seeds.
+        seed=settings.seed if amount.rows <= SAMPLE else 0,
+    )
+
+
+@lru_cache(maxsize=256)  # runs of a sweep differ in what is no matter of rows
+def _course(amount: Amount, need: RowsNeed, **plan: Any) -> Course:
+    sample = [prompt + (own[0] if need == "demonstrations" else sum(own)) for prompt, own in amount.sample]
+    lengths = np.resize(np.array(sample, np.int64), amount.rows)
+    found = plan_training(lengths, **plan)
+    rows = np.concatenate([step.rows for step in found.steps])
+    passes = sum(len(step.micro_batches) for step in found.steps)
+    return Course(
+        int(lengths[rows].sum()), len(rows), passes, len(found.steps), found.epoch_ends[0], int(lengths.max())
+    )
 
 
 def checkpoints_of(stage: PlannedStage, lookup: Lookup) -> int:
@@ -112,82 +142,101 @@ def training_need(stage: PlannedStage, lookup: Lookup) -> Need:
     course = notes.unless_unknown(lambda: course_of(stage, lookup, notes))
     if course is None:
         return Need(None, None, None, notes=notes.texts)
-    trained = course.training.tokens(course.rows, course.batch)
     if size is None:
-        return Need(trained.total, None, None, notes=notes.texts)
-    kind = kind_of(stage.command)
-    held_out = notes.unless_unknown(lambda: _held_out_rows(settings, kind, lookup, course.training))
+        return Need(course.tokens, None, None, notes=notes.texts)
+    kind = kind_of(stage)
+    training = _rows(_training_amount(settings, kind, lookup), kind)
+    held_out = notes.unless_unknown(lambda: _held_out_rows(settings, kind, lookup))
     machine = training_machine(dtype=settings.dtype, bf16=settings.bf16)
     shape = {
         "trained": size.linear_width * settings.lora_r if settings.lora else size.total,
         "checkpointing": settings.gradient_checkpointing,
     }
+    trained = Tokens(course.tokens, training[0].scored * course.rows, course.passes)
     seconds = (
         STAGE_SECONDS
         + loading_seconds(size, times=TIMES_LOADED)
-        + forward_seconds(size, _forward(kind, settings, course, trained, held_out), machine)
+        + forward_seconds(size, _forward(kind, settings, course, training, held_out), machine)
         + training_seconds(size, trained, course.steps, machine, **shape)
     )
     frozen_bytes = machine.number_bytes if settings.dtype == "auto" else 4
-    longest = course.training.longest * course.batch
-    memory = training_bytes(size, tokens=longest, frozen_bytes=frozen_bytes, **shape)
-    return Need(trained.total, seconds, memory, notes=notes.texts)
+    memory = training_bytes(size, tokens=_largest(course, training[0], settings), frozen_bytes=frozen_bytes, **shape)
+    return Need(course.tokens, seconds, memory, notes=notes.texts)
 
 
-def _forward(kind: Kind, settings: Any, course: Course, trained: Tokens, held_out: Rows | None) -> Tokens:
-    """Passes without gradients: the reference over all rows and once more over a few, other rows, evaluations."""
-    size = settings.per_device_eval_batch_size
-    found = Tokens(*(kind.others * value for value in (trained.total, trained.scored, trained.passes)))
-    for rows in filter(None, (course.training, held_out)):
-        checked = CHECKED * min(size, rows.count) if kind.reference else 0
-        found += rows.tokens(kind.reference * rows.count + checked, size)
+def _forward(
+    kind: Kind, settings: Any, course: Course, training: tuple[Rows, ...], held_out: tuple[Rows, ...] | None
+) -> Tokens:
+    """Passes without gradients: the reference over all rows, and once more over its first batch and its last, in which
+    it is compared with the policy; mismatched rows; evaluations.
+    """
+    found = Tokens(0, 0, 0)
+    if kind.reference:
+        for rows in (*training, *(held_out or ())):
+            size = _read_at_once(rows, settings)
+            last = rows.count - size * (math.ceil(rows.count / size) - 1)
+            found += rows.tokens(rows.count, size) + rows.tokens(min(size, rows.count) + last, size)
+    for mismatched in training[1:]:
+        found += mismatched.tokens(course.rows, min(_read_at_once(mismatched, settings), course.rows / course.steps))
     if held_out and settings.eval_strategy != "no":
         every = settings.eval_steps if settings.eval_strategy == "steps" else course.epoch
         evaluations = 1 + math.ceil(course.steps / every)
-        found += held_out.tokens(evaluations * held_out.count, size)
+        for rows in held_out:
+            found += rows.tokens(evaluations * rows.count, _read_at_once(rows, settings))
     return found
+
+
+def _read_at_once(rows: Rows, settings: Any) -> float:
+    """Rows of a pass without gradients."""
+    budget: int | None = settings.max_tokens_per_batch
+    return max(1.0, budget / rows.total) if budget else float(settings.per_device_eval_batch_size)
+
+
+def _largest(course: Course, rows: Rows, settings: Any) -> int:
+    """Tokens of a forward pass, at most."""
+    budget: int | None = settings.max_tokens_per_batch
+    size: int = settings.per_device_train_batch_size
+    return max(course.longest, budget) if budget else course.longest * min(size, rows.count)
 
 
 # ---- rows ----------------------------------------------------------------------------------------------------------
 
 
-def _training_rows(settings: Any, kind: Kind, lookup: Lookup, notes: Notes) -> Rows:
-    amount = _amount(settings.train_data, settings, lookup)
-    notes.add(amount.counted)
-    rows = min(amount.rows, settings.max_train_samples or amount.rows)
-    return _rows(amount, rows * (settings.train_split_ratio or 1), kind)
+def _training_amount(settings: Any, kind: Kind, lookup: Lookup) -> Amount:
+    side: Side | None = "training" if settings.train_split_ratio else None
+    return _amount(settings.train_data, settings, kind, lookup, (settings.max_train_samples,), side)
 
 
-def _held_out_rows(settings: Any, kind: Kind, lookup: Lookup, training: Rows) -> Rows | None:
-    most = settings.max_eval_samples or math.inf
+def _held_out_rows(settings: Any, kind: Kind, lookup: Lookup) -> tuple[Rows, ...] | None:
     if settings.eval_data:
-        amount = _amount(settings.eval_data, settings, lookup)
-        return _rows(amount, min(amount.rows, most), kind)
+        return _rows(_amount(settings.eval_data, settings, kind, lookup, (settings.max_eval_samples,), None), kind)
     if settings.train_split_ratio:
-        return replace(training, count=min(training.count * (1 / settings.train_split_ratio - 1), most))
+        samples = (settings.max_train_samples, settings.max_eval_samples)
+        return _rows(_amount(settings.train_data, settings, kind, lookup, samples, "held-out"), kind)
     return None
 
 
-def _amount(specs: Sequence[str], settings: Any, lookup: Lookup) -> Amount:
+def _amount(
+    specs: tuple[str, ...],
+    settings: Any,
+    kind: Kind,
+    lookup: Lookup,
+    samples: tuple[int | None, ...],
+    side: Side | None,
+) -> Amount:
     template = lookup.template(settings.model, settings.chat_template, trust=settings.trust_remote_code)
+    most = tuple(filter(None, samples))
+    ratio = settings.train_split_ratio if side else None
+    # Where nothing is drawn, the rows of all seeds are the same, and are counted once.
+    wanted = Wanted(kind.need, most, ratio, side, settings.seed if most or side else 0)
     limits = {"max_length": settings.max_length, "max_prompt_length": settings.max_prompt_length}
-    return lookup.amount(specs, settings.format, template, **limits)
+    return lookup.amount(specs, settings.format, template, wanted=wanted, **limits)
 
 
-def _rows(amount: Amount, count: float, kind: Kind) -> Rows:
-    """Rows of a source as a command trains on them."""
-    if kind.one:
-        return Rows(count, amount.prompt + amount.best, amount.best, amount.longest)
-    scored = amount.responses if kind.head else 0.0
-    if kind.apart:
-        each = max(1.0, amount.per_row)
-        total = amount.prompt + amount.responses / each
-        return Rows(count * each, total, scored / each, amount.longest)
-    return Rows(count, amount.prompt + amount.responses, scored, amount.longest)
-
-
-def _batch(rows: Rows, settings: Any) -> float:
-    """Rows of a forward pass."""
-    if settings.max_tokens_per_batch:
-        return max(1.0, float(settings.max_tokens_per_batch / rows.total))
-    return min(float(settings.per_device_train_batch_size), rows.count)
+def _rows(amount: Amount, kind: Kind) -> tuple[Rows, ...]:
+    """Rows of a source as a command reads them; behind them mismatched ones, as many, where it reads those too."""
+    learnt = amount.best if kind.need == "demonstrations" else amount.responses
+    own = Rows(amount.rows, amount.prompt + learnt, learnt if kind.head else 0.0)
+    if not kind.mismatched:
+        return (own,)
+    return own, Rows(amount.rows, amount.prompt + amount.response, amount.response)

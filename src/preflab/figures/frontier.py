@@ -97,10 +97,20 @@ def _draw_gold(axis: Axes, *, curve: Curve, others: Mapping[str, Curve], limits:
     axis.axhline(start, color=INK, linewidth=0.9, linestyle=(0, (1, 2)), label="the reference")
     for (other, line), style in zip(others.items(), ("-", "--"), strict=False):
         x, y, _, _ = _line(line, "gold")
-        axis.plot(x, y, color=GREY, linewidth=1.3, linestyle=style, label=shown(other))
+        axis.plot(
+            x,
+            y,
+            color=GREY,
+            linewidth=1.3,
+            linestyle=style,
+            label="best-of-n, at the bound of its KL" if other == BEST_OF_N else shown(other),
+        )
     x, y, low, high = _line(curve, "gold")
-    axis.fill_between(x, low, high, color=BLUE, alpha=0.2, linewidth=0, label="lowest to highest seed")
-    axis.plot(x, y, color=BLUE, marker="o", markersize=4, label="the objective, mean over seeds")
+    several = low != high
+    if several:
+        axis.fill_between(x, low, high, color=BLUE, alpha=0.2, linewidth=0, label="lowest to highest seed")
+    label = "the objective, mean over seeds" if several else "the objective"
+    axis.plot(x, y, color=BLUE, marker="o", markersize=4, label=label)
     axis.set_ylabel("gold reward")
 
 

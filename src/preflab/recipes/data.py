@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from preflab.data.cache import TokenizedDataset, tokenized
-from preflab.data.comparisons import choose_formats, on_training_side, read_comparisons
+from preflab.data.comparisons import Need, Side, choose_formats, fitting, read_comparisons
 from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.templates import apply_named_template
 from preflab.data.tokenize import ChatTemplate, Dropped
 from preflab.model.load import load_tokenizer
 from preflab.recipes.settings import DataSettings, ModelSettings
-from preflab.records import Comparison, UserError
-
-Need = Literal["demonstrations", "rankings", "labels"]
-Side = Literal["training", "held-out"]
+from preflab.records import UserError
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def _tokenize(
     formats = choose_formats(source, settings.format)
     split = f"{settings.train_split_ratio} {seed} {side}" if side else ""
     dataset = tokenized(
-        _fitting(read_comparisons(source, formats), need, settings.train_split_ratio, seed, side),
+        fitting(read_comparisons(source, formats), need, ratio=settings.train_split_ratio, seed=seed, side=side),
         template,
         data_fingerprint=" ".join(
             [source.fingerprint(), *(f"{name} {form.fingerprint}" for name, form in formats), need, split]
@@ -89,26 +86,6 @@ def _tokenize(
     if not len(dataset):
         raise UserError("\n".join([f"{source.name}: no row can be used", *_describe(side or "all", dataset)]))
     return dataset
-
-
-def _fitting(
-    items: Iterable[Comparison | Dropped], need: Need, ratio: float | None, seed: int, side: Side | None
-) -> Iterator[Comparison | Dropped]:
-    for item in items:
-        if isinstance(item, Dropped):
-            yield item
-        elif side and ratio and on_training_side(item.prompt, ratio, seed) != (side == "training"):
-            continue
-        elif not item.responses:
-            yield Dropped(item.row, "no response", "the row is a prompt alone")
-        elif need == "rankings" and len(item.responses) < 2:
-            yield Dropped(item.row, "no ranking", "the row has a single response, and a preference needs two")
-        elif need == "demonstrations" and item.label is False:
-            yield Dropped(item.row, "unwanted response", "its label is false")
-        elif need == "labels" and len(item.responses) < 2 and item.label is None:
-            yield Dropped(item.row, "no label", "the row has a single response and does not say whether it was wanted")
-        else:
-            yield item
 
 
 def count_by_reason(dropped: Iterable[Dropped]) -> dict[str, Any]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from preflab.analysis.frontier import HEAD, best_of_measures, policy_measures
+from preflab.analysis.frontier import HEAD, best_of_measures, lowest_proxy, policy_measures
 from preflab.config import dump_settings, shared_values
 from preflab.data.tokenize import ChatTemplate
 from preflab.generate import Prompt
-from preflab.model.load import load_model, pick_dtype
+from preflab.model.load import Task, adapter_base, load_model, pick_dtype
 from preflab.model.responses import Model, ResponseRewards
+from preflab.model.snapshots import final_model
 from preflab.recipes.data import template_of
 from preflab.recipes.frontier_settings import FrontierSettings, RolloutSettings
 from preflab.recipes.generate import read_prompts
@@ -26,14 +29,11 @@ from preflab.recipes.rollouts import divergences, proxy_rewards, sample_response
 from preflab.recipes.settings import GenerateSettings
 from preflab.recipes.stage import fingerprint_weights, make_accelerator
 from preflab.records import Completion, UserError, messages_to_json
-from preflab.rundir import fingerprint, read_jsonl, stage_state, write_json, write_jsonl, write_manifest
+from preflab.rundir import digest_file, fingerprint, read_jsonl, stage_state, write_json, write_jsonl, write_manifest
 from preflab.sandbox.gold import gold_reward, read_prompt
 from preflab.terminal import progress_bar, say
 
 Row = dict[str, Any]
-
-NOT_THE_OBJECTIVES = {"seed", "model", "dtype", "chat_template", "trust_remote_code", "eval_data"}
-"""Training settings in which policies may differ although they were trained in the same way."""
 
 
 def measure_frontier(settings: FrontierSettings) -> FrontierResult:
@@ -41,6 +41,7 @@ def measure_frontier(settings: FrontierSettings) -> FrontierResult:
     folder is described at `preflab.analysis.frontier`.
     """
     entries = _policies(settings.models)
+    trained = _trained(entries)
     folder = settings.out
     with alone_with(folder / HEAD):
         bench = _bench(settings)
@@ -51,7 +52,7 @@ def measure_frontier(settings: FrontierSettings) -> FrontierResult:
             for entry in entries:
                 _measure(bench, entry, settings)
                 bar.update(task, advance=1, shown=entry.name)
-        write_json(folder / HEAD, _head(settings, entries, bench.prompts, reference))
+        write_json(folder / HEAD, _head(settings, trained, bench.prompts, reference))
         dump_settings(settings, folder / "config.yaml")
         write_manifest(
             folder, command="frontier", settings=settings.model_dump(mode="json"), seed=settings.seed, data={}
@@ -64,13 +65,16 @@ def measure_frontier(settings: FrontierSettings) -> FrontierResult:
 
 @dataclass(frozen=True)
 class _Bench:
-    """What all policies are measured with; `knows_truth` says whether the prompts are the sandbox's."""
+    """What all policies are measured with; models are loaded when they are needed.
+
+    `knows_truth` says whether the prompts are the sandbox's.
+    """
 
     template: ChatTemplate
     prompts: list[Prompt]
-    reference: Model
+    reference: Callable[[], Model]
     reward_template: ChatTemplate
-    rewards: ResponseRewards
+    reward: Callable[[], Model]
     device: torch.device
     knows_truth: bool
     fingerprints: Mapping[str, str]
@@ -87,32 +91,43 @@ def _bench(settings: FrontierSettings) -> _Bench:
     )
     prompts = _prompts(settings, template)
     device = accelerator.device
-    model = _load(reference, settings, device)
-    proxy = load_model(reward, "reward", dtype=pick_dtype(settings.dtype, device, frozen=False), trust_remote_code=settings.trust_remote_code)
+    dtype = pick_dtype(settings.dtype, device, frozen=False)
+    load_reference = cache(partial(_load, reference, "policy", settings, device))
+    load_reward = cache(partial(_load, reward, "reward", settings, torch.device("cpu")))
     knows_truth = all(read_prompt(prompt.messages[-1].content) for prompt in prompts)
     if not knows_truth:
         say("not all prompts are the sandbox's, so there is no gold reward: only the reward model's score is measured")
     return _Bench(
         template=template,
         prompts=prompts,
-        reference=model,
+        reference=load_reference,
         reward_template=reward_template,
-        rewards=ResponseRewards(nn.Module.to(proxy, device).eval()),
+        reward=load_reward,
         device=device,
         knows_truth=knows_truth,
         fingerprints={
             "prompts": fingerprint([(prompt.row, prompt.ids) for prompt in prompts]),
             "template": template.fingerprint,
-            "reference": fingerprint_weights(model),
-            "reward_model": fingerprint_weights(proxy),
+            "reference": _fingerprint(reference, dtype, load_reference),
+            "reward_model": _fingerprint(reward, dtype, load_reward),
         },
     )
 
 
-def _load(name: str, settings: FrontierSettings, device: torch.device) -> Model:
+def _load(name: str, task: Task, settings: FrontierSettings, device: torch.device) -> Model:
     dtype = pick_dtype(settings.dtype, device, frozen=False)
-    model = load_model(name, "policy", dtype=dtype, trust_remote_code=settings.trust_remote_code)
+    model = load_model(name, task, dtype=dtype, trust_remote_code=settings.trust_remote_code)
     return nn.Module.to(model, device).eval()
+
+
+def _fingerprint(name: str, dtype: torch.dtype, load: Callable[[], Model]) -> str:
+    """What a model is: of a folder with all its weights by its files, so that what is measured already need not be
+    loaded; of all else by the weights.
+    """
+    if not Path(name).is_dir() or adapter_base(name) or final_model(name):
+        return fingerprint_weights(load())
+    files = sorted(path for kind in ("config.json", "*.safetensors", "*.bin") for path in Path(name).glob(kind))
+    return fingerprint([str(dtype), *((path.name, digest_file(path)) for path in files)])
 
 
 def _prompts(settings: FrontierSettings, template: ChatTemplate) -> list[Prompt]:
@@ -144,7 +159,10 @@ def _policies(words: Sequence[str]) -> tuple[Entry, ...]:
 
 
 def _trained(entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Objective, seed, and those settings in which policies of one objective and seed differ, from `stage.json`."""
+    """Objective, seed, and those settings besides in which policies of one objective differ, from `stage.json`.
+
+    Raises UserError where two do not differ: they would pass for one policy that was trained twice.
+    """
     found: list[dict[str, Any]] = []
     for entry in entries:
         stage = stage_state(Path(entry.source).parent) if Path(entry.source).is_dir() else None
@@ -155,38 +173,45 @@ def _trained(entries: Sequence[Entry]) -> list[dict[str, Any]]:
             "source": entry.source,
             "objective": command.removeprefix("train ") if trained else entry.name,
             "seed": values.get("seed") if trained else None,
-            "settings": {name: values[name] for name in values if name not in NOT_THE_OBJECTIVES} if trained else {},
+            "settings": {name: values[name] for name in values if name != "seed"} if trained else {},
         })  # fmt: skip
-    groups: dict[tuple[str, int | None], list[dict[str, Any]]] = {}
-    for policy in found:
-        groups.setdefault((policy["objective"], policy["seed"]), []).append(policy["settings"])
-    varied = {(objective, name) for (objective, _), group in groups.items() for name in _differing(group)}
-    for policy in found:
-        settings, objective = policy["settings"], policy["objective"]
-        policy["settings"] = {name: settings[name] for name in settings if (objective, name) in varied}
+    for objective in {policy["objective"] for policy in found}:
+        group = [policy for policy in found if policy["objective"] == objective]
+        first = group[0]["settings"]
+        names = dict.fromkeys(name for policy in group for name in policy["settings"])
+        varied = [name for name in names if any(policy["settings"].get(name) != first.get(name) for policy in group)]
+        for policy in group:
+            policy["settings"] = {name: policy["settings"].get(name) for name in varied}
+        for one, other in combinations(group, 2):
+            if (one["settings"], one["seed"]) == (other["settings"], other["seed"]):
+                raise UserError(
+                    f"{one['name']} and {other['name']} were trained alike: {objective} with equal settings and seed "
+                    f"{one['seed']}; leave one of them out"
+                )
     return found
 
 
-def _differing(group: Sequence[Mapping[str, Any]]) -> Iterable[str]:
-    names = dict.fromkeys(name for settings in group for name in settings)
-    return [name for name in names if any(settings.get(name) != group[0].get(name) for settings in group)]
-
-
 def _head(
-    settings: FrontierSettings, entries: Sequence[Entry], prompts: Sequence[Prompt], reference: Sequence[Row]
+    settings: FrontierSettings,
+    trained: Sequence[Mapping[str, Any]],
+    prompts: Sequence[Prompt],
+    reference: Sequence[Row],
 ) -> dict[str, Any]:
     """What `frontier.json` says, every figure taken from rows."""
-    rows = [prompt.row for prompt in prompts]
+    rows, lowest = [prompt.row for prompt in prompts], lowest_proxy(reference)
 
     def figures(name: str) -> dict[str, float | int]:
-        return policy_measures(list(read_jsonl(settings.out / "responses" / f"{name}.jsonl")), rows).figures()
+        responses = list(read_jsonl(settings.out / "responses" / f"{name}.jsonl"))
+        return policy_measures(responses, rows, samples=settings.num_return_sequences, lowest=lowest).figures()
 
     return {
         "reference": settings.reference,
         "reward_model": settings.reward_model,
         "samples": settings.num_return_sequences,
-        "policies": [{**policy, **figures(policy["name"])} for policy in _trained(entries)],
-        "best_of_n": [{"of": n, **best_of_measures(reference, rows, n).figures()} for n in _sizes(settings)],
+        "policies": [{**policy, **figures(policy["name"])} for policy in trained],
+        "best_of_n": [
+            {"of": n, **best_of_measures(reference, rows, n, lowest=lowest).figures()} for n in _sizes(settings)
+        ],
     }
 
 
@@ -199,22 +224,22 @@ def _sizes(settings: FrontierSettings) -> list[int]:
 
 def _measure(bench: _Bench, entry: Entry, settings: FrontierSettings) -> None:
     """A policy's responses with KL, gold and proxy, unless they are there."""
+    load = partial(_load, entry.source, "policy", settings, bench.device)
+    output = settings.out / "responses" / f"{entry.name}.jsonl"
+    wanted = RolloutSettings(**shared_values(settings, RolloutSettings))
+    dtype = pick_dtype(settings.dtype, bench.device, frozen=False)
+    made_from = {**bench.fingerprints, "policy": _fingerprint(entry.source, dtype, load)}
+    state = open_output(output, "frontier", wanted, made_from, seed=settings.seed, overwrite=settings.overwrite)
+    if state == "done":
+        return
     template = template_of(entry.source, settings.chat_template, trust_remote_code=settings.trust_remote_code)
     if template.fingerprint != bench.template.fingerprint:
         raise UserError(
             f"{entry.source}: its tokenizer or chat template is not the reference's ({settings.reference}), so there "
             "is no KL between the two"
         )
-    policy = _load(entry.source, settings, bench.device)
-    output = settings.out / "responses" / f"{entry.name}.jsonl"
-    wanted = RolloutSettings(**shared_values(settings, RolloutSettings))
-    made_from = {**bench.fingerprints, "policy": fingerprint_weights(policy)}
-    state = open_output(output, "frontier", wanted, made_from, seed=settings.seed, overwrite=settings.overwrite)
-    if state == "done":
-        return
     with explaining_memory(settings.batch_size):
-        found = _sample(bench, policy, settings, settings.num_return_sequences)
-        kls = divergences(policy, bench.reference, bench.template, bench.prompts, found, batch_size=settings.batch_size)
+        found, kls = _sample_with_kl(bench, load(), settings)
         rows = _rows(bench, found, settings)
     finish_output(output, [{**row, "kl": kl} for row, kl in zip(rows, kls, strict=True)])
 
@@ -233,9 +258,17 @@ def _reference_rows(bench: _Bench, settings: FrontierSettings) -> list[Row]:
         overwrite=settings.overwrite,
     )
     if state != "done":
+        bench.reward()  # before all that is sampled: it may not be a reward model
         with explaining_memory(settings.batch_size):
-            finish_output(output, _rows(bench, _sample(bench, bench.reference, settings, samples), settings))
+            finish_output(output, _rows(bench, _sample(bench, bench.reference(), settings, samples), settings))
     return list(read_jsonl(output))
+
+
+def _sample_with_kl(bench: _Bench, policy: Model, settings: FrontierSettings) -> tuple[list[Completion], list[float]]:
+    """Apart, so that the policy is let go of before the reward model comes to the device."""
+    found = _sample(bench, policy, settings, settings.num_return_sequences)
+    kls = divergences(policy, bench.reference(), bench.template, bench.prompts, found, batch_size=settings.batch_size)
+    return found, kls
 
 
 def _sample(bench: _Bench, policy: Model, settings: FrontierSettings, samples: int) -> list[Completion]:
@@ -251,7 +284,10 @@ def _sample(bench: _Bench, policy: Model, settings: FrontierSettings, samples: i
 
 
 def _rows(bench: _Bench, found: Sequence[Completion], settings: FrontierSettings) -> list[Row]:
-    proxies = proxy_rewards(bench.rewards, bench.reward_template, found, batch_size=settings.batch_size)
+    reward = nn.Module.to(bench.reward(), bench.device)
+    rewards = ResponseRewards(reward)
+    proxies = proxy_rewards(rewards, bench.reward_template, found, batch_size=settings.batch_size)
+    nn.Module.to(reward, "cpu")  # else three models would stand on the device while the next policy is measured
     return [
         {
             "row": completion.row,

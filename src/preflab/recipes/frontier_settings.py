@@ -44,13 +44,13 @@ class FrontierSettings(RolloutSettings):
     )
     dtype: Dtype = Field(
         default="auto",
-        description="Precision of the weights; auto: float32, because the rounding of shorter ones is as large as a small "
-        "KL.",
+        description="Precision of the weights; auto: float32, because the rounding of shorter ones is as large as a "
+        "small KL.",
     )
     trust_remote_code: bool = Field(
         default=False, description=ModelSettings.model_fields["trust_remote_code"].description
     )
-    batch_size: int = Field(default=64, ge=1, description="Responses generated, and prompts scored, at once.")
+    batch_size: int = Field(default=64, ge=1, description="Responses generated, or read for KL or scores, at once.")
     out: Path = Field(
         default=Path("runs/frontier"),
         description="Folder of the frontier; policies that are done are not sampled again.",

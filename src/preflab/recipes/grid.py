@@ -8,13 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from preflab.config import dump_settings
+from preflab.config import dump_settings, named
 from preflab.data.answers import is_answer_file, read_answers
 from preflab.model.snapshots import snapshots_of, step_of
 from preflab.recipes.judge import judge_pairs_with, make_judge, spec_of
 from preflab.recipes.judges import Maker
 from preflab.recipes.panel import read_judges, try_out
-from preflab.recipes.players import Entry, named, read_entries, short_name
+from preflab.recipes.players import Entry, read_entries, short_name
 from preflab.recipes.report import GridResult, report_grid
 from preflab.recipes.study_files import (
     answers_of,

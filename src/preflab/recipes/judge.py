@@ -11,6 +11,7 @@ from preflab.analysis.file_figures import file_figures
 from preflab.analysis.study import Judge, JudgeKind
 from preflab.analysis.verdict_rows import OpponentWord
 from preflab.analysis.verdicts import VerdictFile, read_journal, read_verdicts, write_verdicts
+from preflab.config import named
 from preflab.data.answers import AnswerRow, is_answer_file, match_answers, read_answers, read_side
 from preflab.data.sources import open_sources
 from preflab.judge.endpoint import split_source
@@ -18,7 +19,7 @@ from preflab.judge.estimate import PRICES, PRICES_FROM, Cost, estimate_cost
 from preflab.recipes.judges import HumanJudge, Job, LanguageJudge, Maker, gold_judge, openai_judge, reply_cap
 from preflab.recipes.judging_settings import AskingSettings, JudgeSettings, JudgingSettings, narrowed
 from preflab.recipes.output import alone_with, beside, open_output, unfinished
-from preflab.recipes.players import model_of, named, short_name
+from preflab.recipes.players import model_of, short_name
 from preflab.records import Message, Pair, UserError
 from preflab.rundir import fingerprint, read_json, utc_now
 from preflab.terminal import say

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from preflab.config import named
 from preflab.data.answers import is_answer_file, read_answers
 from preflab.records import UserError
 from preflab.rundir import read_json
@@ -39,12 +40,6 @@ def read_entries(words: Sequence[str]) -> tuple[Entry, ...]:
             f"two of what is compared are called {', '.join(twice)}; put names in front, as in mine={words[-1]}"
         )
     return entries
-
-
-def named(word: str) -> tuple[str | None, str]:
-    """`name=source` -> both; a source alone -> None and the source. (A path with `=` in it stays whole.)"""
-    name, mark, source = word.partition("=")
-    return (name, source) if mark and source and re.fullmatch(r"[\w.-]+", name) else (None, word)
 
 
 _OURS = re.compile(r"\.(?:manifest|unfinished|summary|lock|jsonl?)$")  # what stands beside a file of ours

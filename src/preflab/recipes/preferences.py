@@ -15,9 +15,9 @@ from torch import nn
 
 from preflab.data.batches import Indices, plan_evaluation
 from preflab.data.cache import TokenizedDataset
+from preflab.data.comparisons import Need
 from preflab.model.responses import ResponseLogps, collator
 from preflab.objectives import OBJECTIVES, sft, weighted
-from preflab.recipes.data import Need
 from preflab.recipes.fit import StepFns, always, fit
 from preflab.recipes.model import save_trained
 from preflab.recipes.preference_settings import PreferenceSettings

@@ -8,10 +8,11 @@ from types import MappingProxyType
 
 from accelerate import Accelerator
 
+from preflab.data.comparisons import Need
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.load import Task
 from preflab.model.responses import Model, check_positions
-from preflab.recipes.data import Need, Splits, load_splits, load_template
+from preflab.recipes.data import Splits, load_splits, load_template
 from preflab.recipes.model import TrainingSettings, load_trainable
 from preflab.recipes.stage import (
     TrainResult,

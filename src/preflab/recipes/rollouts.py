@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-import numpy as np
 import torch
 from torch import nn
 
-from preflab.data.batches import plan_evaluation
 from preflab.data.tokenize import ChatTemplate
 from preflab.generate import Prompt, Sampling, generate
 from preflab.model.responses import Model, ResponseDivergences, ResponseRewards, check_positions, collator
-from preflab.records import Comparison, Completion, RowError, TokenizedComparison
+from preflab.records import Comparison, Completion, TokenizedComparison
+
+Ids = tuple[int, ...]
+Pair = tuple[Ids, Ids]
+"""A prompt and a response to it."""
 
 
 def sample_responses(
@@ -55,12 +57,9 @@ def divergences(
     responses: in the order of `sample_responses`.
     """
     ids = {prompt.row: prompt.ids for prompt in prompts}
-    rows = [
-        TokenizedComparison(ids[row], tuple(_sampled_ids(completion, template) for completion in of_prompt), row)
-        for row, of_prompt in groupby(responses, key=lambda completion: completion.row)
-    ]
+    pairs = [(ids[completion.row], _sampled_ids(completion, template)) for completion in responses]
     module = ResponseDivergences(policy, reference)
-    return _values(module, rows, share_prefix=module.share_prefix, batch_size=batch_size)
+    return _values(module, pairs, share_prefix=module.share_prefix, batch_size=batch_size)
 
 
 def proxy_rewards(
@@ -71,11 +70,16 @@ def proxy_rewards(
     None where it cannot read the response: an empty one, say.
     """
     distinct = dict.fromkeys((completion.prompt, completion.response) for completion in responses)
-    rows = {key: row for key in distinct if (row := _encoded(template, Comparison(key[0], (key[1],)))) is not None}
-    longest = max((len(row.prompt_ids) + len(row.response_ids[0]) for row in rows.values()), default=0)
+    encoded = template.encode_many(Comparison(prompt, (response,)) for prompt, response in distinct)
+    pairs = {
+        key: (row.prompt_ids, row.response_ids[0])
+        for key, row in zip(distinct, encoded, strict=True)
+        if isinstance(row, TokenizedComparison)
+    }
+    longest = max((len(prompt) + len(response) for prompt, response in pairs.values()), default=0)
     check_positions(module.model, longest, "for the reward model, lower max_prompt_length or max_new_tokens")
-    values = _values(module, list(rows.values()), share_prefix=module.share_prefix, batch_size=batch_size)
-    score_of = dict(zip(rows, values, strict=True))
+    values = _values(module, list(pairs.values()), share_prefix=module.share_prefix, batch_size=batch_size)
+    score_of = dict(zip(pairs, values, strict=True))
     return [score_of.get((completion.prompt, completion.response)) for completion in responses]
 
 
@@ -84,22 +88,23 @@ def _sampled_ids(completion: Completion, template: ChatTemplate) -> tuple[int, .
     return (*completion.ids, template.terminator_id) if completion.finish == "eos" else completion.ids
 
 
-def _encoded(template: ChatTemplate, comparison: Comparison) -> TokenizedComparison | None:
-    try:
-        return template.encode(comparison)
-    except RowError:
-        return None
-
-
-def _values(
-    module: nn.Module, rows: Sequence[TokenizedComparison], *, share_prefix: bool, batch_size: int
-) -> list[float]:
-    """What a module says of all responses of the rows, in their order."""
+def _values(module: nn.Module, pairs: Sequence[Pair], *, share_prefix: bool, batch_size: int) -> list[float]:
+    """What a module says of each response, in their order; at most `batch_size` responses at once, those of a prompt
+    together, so that it is read once for all of them.
+    """
     collate, device = collator(share_prefix), next(module.parameters()).device
-    lengths = np.array([len(row.prompt_ids) + sum(map(len, row.response_ids)) for row in rows], np.int64)
-    found: dict[int, list[float]] = {}
+    by_prompt: dict[Ids, list[int]] = {}
+    for place, (prompt, _) in enumerate(pairs):
+        by_prompt.setdefault(prompt, []).append(place)
+    longest_first = sorted(by_prompt, key=len, reverse=True)
+    order = [place for prompt in longest_first for place in by_prompt[prompt]]
+    found: dict[int, float] = {}
     with torch.no_grad():
-        for indices in plan_evaluation(lengths, batch_size=batch_size, max_tokens=None) if len(rows) else ():
-            values = iter(module(collate([rows[i] for i in indices]).to(device)).tolist())
-            found |= {int(i): [next(values) for _ in rows[i].response_ids] for i in indices}
-    return [value for i in range(len(rows)) for value in found[i]]
+        for start in range(0, len(order), batch_size):
+            places = order[start : start + batch_size]
+            rows = [
+                TokenizedComparison(prompt, tuple(pairs[place][1] for place in own))
+                for prompt, own in groupby(places, key=lambda place: pairs[place][0])
+            ]
+            found |= zip(places, module(collate(rows).to(device)).tolist(), strict=True)
+    return [found[place] for place in range(len(pairs))]

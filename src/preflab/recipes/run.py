@@ -11,22 +11,22 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from preflab.config import dump_yaml, resolved
-from preflab.experiments.estimate import Estimate, as_table, estimate
-from preflab.experiments.inputs import KnownFiles, Standing, State, inputs_of, standing
+from preflab.experiments.inputs import KnownFiles, Standing, State, inputs_of, made_by, several, standing
 from preflab.experiments.plan import Plan, PlannedStage, read_plan
 from preflab.recipes.output import alone_with
 from preflab.recipes.settings import RunSettings
 from preflab.recipes.stages import STAGES
-from preflab.records import UserError
+from preflab.records import DisagreementError, UserError
 from preflab.rundir import read_json, redact, utc_now, write_json, write_manifest
 from preflab.terminal import say
+
+if TYPE_CHECKING:  # what takes seconds to load is loaded where it is needed: often there is nothing to do
+    from preflab.experiments.estimate import Estimate
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,16 @@ class Outlook:
     estimates: Sequence[Estimate]
 
     def __str__(self) -> str:
+        from rich.console import Console
+
+        from preflab.experiments.estimate import as_table
+
         lines = [f"{self.plan.title}: {len(self.plan.stages)} stages, in {self.plan.output_dir}"]
         for stage in self.plan.stages:
-            state, changed = self.standings[stage.name]
-            after = f", after {', '.join(stage.after)}" if stage.after else ""
-            lines += [f"{stage.name}: {stage.command}{after}: {_SHOWN[state]}", *(f"    {line}" for line in changed)]
+            found = self.standings[stage.name]
+            after = f", after {several(stage.after)}" if stage.after else ""
+            lines.append(f"{stage.name}: {stage.command}{after}: {_SHOWN[found.state]}")
+            lines += [f"    {_short(line)}" for line in found.lines]
         with (console := Console(width=120, color_system=None)).capture() as table:
             console.print(as_table(self.estimates))
         return "\n".join([*lines, "", table.get().rstrip()])
@@ -66,6 +71,7 @@ _SHOWN: Mapping[State, str] = {
     "unfinished": "to go on with",
     "extended": "to go on with, for what has changed",
     "done": "done",
+    "gone": "to make again: what it made is gone",
     "changed": "made from other inputs; needs --overwrite",
 }
 
@@ -87,48 +93,60 @@ def run_experiment(settings: RunSettings) -> RunResult | Outlook:
         )
     plan = read_plan(settings.experiment, settings.assignments, STAGES)
     if settings.dry_run:
-        standings = _look(plan)[1]
-        done = [name for name, (state, _) in standings.items() if state == "done"]
+        from preflab.experiments.estimate import estimate
+
+        standings = _Ledger(plan).standings()
+        done = [name for name, found in standings.items() if found.state == "done"]
         return Outlook(plan, standings, estimate(plan, done=done))
     with alone_with(plan.output_dir / "experiment.json"):
         return _run(plan, settings)
 
 
-def _look(plan: Plan) -> tuple[_Ledger, dict[str, Standing]]:
-    """The ledger with the inputs that the stages now have, and where each stage stands."""
-    ledger = _Ledger(plan.output_dir / "inputs.json")
-    ledger.now = inputs_of(plan, STAGES, ledger.files)
-    return ledger, {
-        stage.name: standing(stage, STAGES[stage.command], ledger.now[stage.name], ledger.stages.get(stage.name))
-        for stage in plan.stages
-    }
-
-
 def _run(plan: Plan, settings: RunSettings) -> RunResult:
-    ledger, standings = _look(plan)
+    ledger = _Ledger(plan)
+    standings = ledger.standings()
     if not settings.overwrite:
         _refuse_changed(plan, standings)
-    progress = _Progress(plan, {name for name, (state, _) in standings.items() if state == "done"})
+    progress = _Progress(plan, {name for name, found in standings.items() if found.state == "done"})
     report = plan.output_dir / "report.html"
     if not progress.waiting() and progress.is_told() and _is_newer(report, progress.path):
         return RunResult(report, len(plan.stages), ())
     _describe(plan, settings)
     progress.write()
-    with _memory_released() as release:
-        for stage in progress.waiting():
-            if blocked := [name for name in stage.after if progress.status[name] in ("failed", "waiting")]:
-                progress.note(stage, "waiting", reason=f"needs {', '.join(blocked)}, which is not done")
+    with _memory_released(progress.waiting()) as release:
+        for stage in plan.stages:
+            found = ledger.standing(stage)  # anew: what it follows may have been made anew just now
+            if found.state == "done":
                 continue
-            state, _ = standings[stage.name]
-            if settings.overwrite and state in ("changed", "extended"):
+            if blocked := [name for name in stage.after if progress.status[name] in ("failed", "waiting")]:
+                progress.note(stage, "waiting", reason=f"needs {several(blocked)}, which is not done")
+                continue
+            if found.state == "changed" and not settings.overwrite:
+                progress.note(stage, "failed", reason=f"{'; '.join(found.lines)}; --overwrite makes it anew")
+                continue
+            # A training whose model is gone would call itself finished; a study gathers again what it has.
+            if found.state == "changed" or (settings.overwrite and found.state == "gone" and not _is_study(stage)):
                 _discard(stage.folder)
-                state = "new"
-            ledger.begin(stage, state)
+            ledger.begin(stage, found.state)
             _run_stage(stage, progress, ledger)
             release()
+    return _report(plan, progress)
+
+
+def _is_study(stage: PlannedStage) -> bool:
+    return bool(STAGES[stage.command].proof)
+
+
+def _report(plan: Plan, progress: _Progress) -> RunResult:
+    """Write the report; say what failed, and which figures on disk contradict their own rows."""
     from preflab.recipes.experiment_report import report_experiment  # here, because it takes seconds to load
 
-    report = report_experiment(plan.output_dir)
+    report = plan.output_dir / "report.html"
+    try:
+        report_experiment(plan.output_dir)
+    except DisagreementError as error:
+        progress.disagreement = error
+        progress.write()  # so that the next run says it again
     progress.raise_failures(report)
     return RunResult(report, len(plan.stages), tuple(progress.ran))
 
@@ -138,14 +156,33 @@ def _is_newer(path: Path, other: Path) -> bool:
 
 
 def _refuse_changed(plan: Plan, standings: Mapping[str, Standing]) -> None:
-    changed = {name: found for name, (state, found) in standings.items() if state == "changed"}
+    """Raise UserError where stages were made from other inputs, which names those that others merely follow as few."""
+    changed = {name: found for name, found in standings.items() if found.state == "changed"}
+    following = [name for name, found in changed.items() if not found.own and changed.keys() & set(found.followed)]
+    reasons = {name: "\n".join(found.lines) for name, found in changed.items() if name not in following}
     if changed:
-        listed = "\n".join(f"  {name}: {line}" for name, found in changed.items() for line in found)
+        follow = [f"  and {several(following)}, which follow" + ("s" if len(following) == 1 else "")]
+        listed = "\n".join([*_by_reason(reasons), *(follow if following else [])])
         raise UserError(
             f"{plan.output_dir}: {len(changed)} stages were made from other inputs:\n{listed}\n"
             "nothing was run. Choose another output_dir, restore these inputs, or --overwrite: it discards these "
             "stages, runs them anew, and keeps all others"
         )
+
+
+def _by_reason(reasons: Mapping[str, str]) -> list[str]:
+    """A paragraph for each reason, with the stages that have it in front."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return [
+        f"  {several(group)}: " + "\n    ".join(_short(line) for line in reason.splitlines())
+        for reason, group in names.items()
+    ]
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= 400 else line[:399] + "…"
 
 
 def _describe(plan: Plan, settings: RunSettings) -> None:
@@ -186,19 +223,21 @@ def _run_stage(stage: PlannedStage, progress: _Progress, ledger: _Ledger) -> Non
 
 
 @contextmanager
-def _memory_released() -> Iterator[Callable[[], None]]:
+def _memory_released(stages: Sequence[PlannedStage]) -> Iterator[Callable[[], None]]:
     """Gives what to call after a stage: it lets go of the models that the stage loaded, which are parts of cycles.
 
-    What was there before, and what a stage leaves for good (modules, above all), is gone through but once: a million
-    objects take a quarter of a second.
+    Modules stay for good. They are loaded before the first stage and left out then: to go through their million objects
+    takes a quarter of a second each time.
     """
 
     def release() -> None:
         gc.collect()
-        gc.freeze()
         if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
             torch.cuda.empty_cache()
 
+    for module in dict.fromkeys(STAGES[stage.command].run.partition(":")[0] for stage in stages):
+        importlib.import_module(module)
+    gc.collect()
     gc.freeze()
     try:
         yield release
@@ -209,28 +248,40 @@ def _memory_released() -> Iterator[Callable[[], None]]:
 # ---- what is kept on disk ------------------------------------------------------------------------------------------
 
 
-@dataclass
 class _Ledger:
-    """inputs.json: what each stage was made from, and whether it ended; and the digests of files read on the way."""
+    """inputs.json: of each stage what it was made from, whether it ended, and the digest of what it made; and the
+    digests of files read on the way.
+    """
 
-    path: Path
-    now: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.path = plan, plan.output_dir / "inputs.json"
         found = read_json(self.path) if self.path.exists() else {"stages": {}, "files": {}}
         self.stages: dict[str, dict[str, Any]] = found["stages"]
         self.files: KnownFiles = found["files"]
+        self.now = inputs_of(plan, STAGES, self.files)
+        self.made = {stage.name: made_by(stage, STAGES[stage.command], self.files) for stage in plan.stages}
+
+    def standings(self) -> dict[str, Standing]:
+        return {stage.name: self.standing(stage) for stage in self.plan.stages}
+
+    def standing(self, stage: PlannedStage) -> Standing:
+        kind, record = STAGES[stage.command], self.stages.get(stage.name)
+        return standing(stage, kind, self.now[stage.name], record, self.made)
 
     def begin(self, stage: PlannedStage, state: State) -> None:
         """Take note before the first file is written. What is gone on with keeps its inputs until it ends."""
-        if state == "new":
-            self._keep(stage, done=False)
+        record = self._record(stage) if state in ("new", "changed") else self.stages[stage.name]
+        self._keep(stage, {**record, "done": False})
 
     def end(self, stage: PlannedStage) -> None:
-        self._keep(stage, done=True)
+        self.made[stage.name] = made = made_by(stage, STAGES[stage.command], self.files)
+        self._keep(stage, {**self._record(stage), "made": made, "done": True})
 
-    def _keep(self, stage: PlannedStage, *, done: bool) -> None:
-        self.stages[stage.name] = {"done": done, "inputs": self.now[stage.name]}
+    def _record(self, stage: PlannedStage) -> dict[str, Any]:
+        return {"inputs": self.now[stage.name], "from": {name: self.made[name] for name in stage.after}}
+
+    def _keep(self, stage: PlannedStage, record: dict[str, Any]) -> None:
+        self.stages[stage.name] = record
         write_json(self.path, {"stages": self.stages, "files": self.files})
 
 
@@ -244,15 +295,17 @@ class _Progress:
         self.status = {stage.name: "skipped" if stage.name in done else "waiting" for stage in plan.stages}
         self.seconds: dict[str, float | None] = {name: took.get(name) for name in done}
         self.reasons: dict[str, str] = {}
+        self.disagreement: DisagreementError | None = None
         self.ran: list[str] = []
 
     def waiting(self) -> list[PlannedStage]:
         return [stage for stage in self.plan.stages if self.status[stage.name] == "waiting"]
 
     def is_told(self) -> bool:
-        """Whether the file tells of this very plan, but for when its stages were run."""
+        """Whether the file tells of this very plan, but for when its stages were run, and of no contradiction."""
         told, now = ([{**e, "status": 0, "seconds": 0} for e in text["stages"]] for text in (self.before, self._text()))
-        return told == now and all(self.before.get(name) == self._text()[name] for name in ("title", "description"))
+        head = all(self.before.get(name) == self._text()[name] for name in ("title", "description"))
+        return head and told == now and "disagreement" not in self.before
 
     def note(self, stage: PlannedStage, status: str, *, seconds: float | None = None, reason: str = "") -> None:
         """Write down, and say, how a stage is getting on."""
@@ -271,6 +324,8 @@ class _Progress:
     def _text(self) -> dict[str, Any]:
         plan = self.plan
         head = {"name": plan.name, "title": plan.title, "description": plan.description}
+        if self.disagreement:
+            head["disagreement"] = str(self.disagreement)
         return {**head, "stages": [self._entry(stage) for stage in plan.stages]}
 
     def _entry(self, stage: PlannedStage) -> dict[str, Any]:
@@ -287,14 +342,17 @@ class _Progress:
         }
 
     def raise_failures(self, report: Path) -> None:
-        """Raise UserError where stages failed."""
-        failed = [name for name, status in self.status.items() if status == "failed"]
-        if not failed:
-            return
-        waiting = sum(status == "waiting" for status in self.status.values())
-        reasons = {name: self.reasons[name].replace("\n", "\n    ") for name in failed}
-        listed = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
-        raise UserError(
-            f"{len(failed)} of {len(self.status)} stages failed, and {waiting} wait for them:\n{listed}\n"
-            f"what is done is kept, and the same command goes on; report of the others: {report}"
-        )
+        """Raise UserError where stages failed, DisagreementError where stored figures contradict their own rows."""
+        failed = {name: self.reasons[name] for name, status in self.status.items() if status == "failed"}
+        lines = [str(self.disagreement)] if self.disagreement else []
+        if failed:
+            waiting = sum(status == "waiting" for status in self.status.values())
+            lines += [
+                f"{len(failed)} of {len(self.status)} stages failed, and {waiting} wait for them:",
+                *_by_reason(failed),
+                f"what is done is kept, and the same command goes on; report of the others: {report}",
+            ]
+        if self.disagreement:
+            raise DisagreementError("\n".join(lines), shown=self.disagreement.shown) from self.disagreement
+        if lines:
+            raise UserError("\n".join(lines))
