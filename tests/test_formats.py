@@ -380,7 +380,7 @@ BAD_ROWS: dict[str, tuple[str, Row, str, str]] = {
         "not text",
     ),
     "one of one": ("ranked", {"prompt": Q, "responses": ["a"]}, "wrong type", "list of two or more responses"),
-    "maybe": ("trl-unpaired", {"prompt": Q, "completion": "a", "label": "maybe"}, "no preference", "true or false"),
+    "maybe": ("trl-unpaired", {"prompt": Q, "completion": "a", "label": "maybe"}, "no label", "true or false"),
     "tied verdict": (
         "verdicts",
         {"prompt": Q, "model_response": "a", "baseline_response": "b", "verdict": "tie"},

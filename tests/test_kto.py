@@ -261,13 +261,18 @@ def test_batch_1_with_accumulation_is_a_batch(tiny: Path, tmp_path: Path) -> Non
     [([True, False] * 6, [True] * 5), ([True] * 8, [False] * 5), ([False] * 8, [True, False] * 3)],
     ids=["both", "wanted only", "unwanted only"],
 )
-def test_unpaired_rows(training: list[bool], held_out: list[bool], tiny: Path, tmp_path: Path) -> None:
+def test_unpaired_rows(
+    training: list[bool], held_out: list[bool], tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Where one side has no responses, a figure of it is null, in the lines as in the curves and in what is printed."""
     train, evaluate = (
         unpaired(tmp_path / f"{name}.jsonl", labels) for name, labels in (("train", training), ("eval", held_out))
     )
     folder = tmp_path / "run"
     result = run("kto", tiny, folder, train_data=(train,), eval_data=(evaluate,), max_steps=3, draw=True)
+    kind = "wanted" if training[0] else "unwanted"
+    warned = f"warning: all {len(training)} responses to train on are {kind}" in capsys.readouterr().err
+    assert warned == (len(set(training)) == 1)
     assert "NaN" not in "".join(path.read_text() for path in folder.glob("*.json*"))
     lines = read_metrics(folder)
     for prefix, labels in (("", training), ("eval_", held_out)):

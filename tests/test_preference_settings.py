@@ -123,9 +123,9 @@ def test_every_objective_on_pairs_can_be_mixed_with_another(name: str) -> None:
 
 
 REFUSED = {
-    "nope": r"'nope' is no objective on pairs; sft, or one of dpo, .*orpo, is needed",
-    "kto?weight=1": "'kto' is no objective on pairs",
-    "?weight=1": "'' is no objective on pairs",
+    "nope": r"'nope' cannot be mixed in; sft, or one of dpo, .*orpo, is needed",
+    "kto?weight=1": "kto reads single responses, and cannot be mixed in",
+    "?weight=1": "'' cannot be mixed in",
     "ipo?weight=x": r"ipo\?weight=x: the weight is no number",
     "ipo?weight=0": "a weight greater than 0 is needed",
     "ipo?weight=nan": "a weight greater than 0 is needed",

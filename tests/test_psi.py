@@ -78,7 +78,7 @@ def test_a_function_of_ones_own(tmp_path: Path) -> None:
     spec = own(tmp_path / "mine.py", "p ** 3")
     assert read_psi(spec, label_smoothing=0.0)(0.5) == 0.125
     assert read_psi(str(tmp_path / "mine.py"), label_smoothing=0.0)(0.5) == 0.125, "the only one in the file"
-    assert type(read_psi(own(tmp_path / "whole.py", "1"), label_smoothing=0.1)(0.3)) is float
+    assert type(read_psi(own(tmp_path / "whole.py", "round(p)"), label_smoothing=0.1)(0.3)) is float
 
 
 REFUSED = {
@@ -114,6 +114,14 @@ def test_the_fingerprint_is_that_of_the_file(tmp_path: Path) -> None:
     assert psi_fingerprint(spec) == first
     assert psi_fingerprint(own(tmp_path / "mine.py", "2 * p")) != first
     assert psi_fingerprint("identity") == "identity"
+
+
+@pytest.mark.parametrize("body", ["-p", "1.0"])
+def test_a_psi_that_does_not_rise_is_refused(body: str, tmp_path: Path) -> None:
+    """It would draw responses together, or prefer the rejected ones."""
+    spec = own(tmp_path / "mine.py", body)
+    with pytest.raises(UserError, match=r"psi: .*mine\.py:psi is .* it must rise"):
+        read_psi(spec, label_smoothing=0.1)
 
 
 # ---- whole runs -----------------------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import fake_stages
@@ -251,3 +253,27 @@ def test_what_has_nothing_to_do_loads_no_models_library() -> None:
         check=False,
     )
     assert found.returncode == 0, found.stderr
+
+
+def test_what_a_stage_leaves_in_circles_is_let_go_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Model:
+        def __init__(self) -> None:
+            self.itself = self
+
+    made: list[weakref.ref[Model]] = []
+    held: list[Model] = []
+    alive: list[int] = []
+
+    def make(_: fake_stages.MakeSettings) -> str:
+        alive.append(sum(model() is not None for model in made))
+        held[:] = [Model()]  # the one before is now nobody's
+        made.append(weakref.ref(held[0]))
+        return "made"
+
+    monkeypatch.setattr(fake_stages, "make", make)
+    gc.disable()
+    try:
+        start()
+    finally:
+        gc.enable()
+    assert alive == [0, 1, 1]

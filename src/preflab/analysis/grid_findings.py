@@ -88,7 +88,11 @@ def _trend(lines: Lines, what: str, judge: str) -> Iterator[Finding]:
         rest = f"; of {_some(unclear)} no change is clear" if unclear else ""
         yield Finding(f"Win rate by {what}, says {judge}: {_some(changes)}{rest}.", "neutral")
     else:
-        yield Finding(f"From the first {what} to the last, no win rate changes clearly, says {judge}.", "neutral")
+        yield Finding(
+            f"From the first {what} to the last, no win rate changes by more than separate intervals can show, says "
+            f"{judge}; prompt by prompt, a difference may yet be clear.",
+            "neutral",
+        )
 
 
 def _together(rate: Estimate, comparisons: int) -> Estimate:

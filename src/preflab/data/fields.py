@@ -84,7 +84,7 @@ def truth(row: Row, name: str) -> bool:
     known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
     found = known.get(str(value).strip().lower())
     if found is None:
-        raise RowError("no preference", f"`{name}` is {excerpt(value)}; it must be true or false")
+        raise RowError("no label", f"`{name}` is {excerpt(value)}; it must be true or false, or 1 or 0")
     return found
 
 

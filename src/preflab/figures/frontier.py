@@ -151,7 +151,7 @@ def _kl_axis(axis: Axes, limits: tuple[float, float]) -> None:
     axis.set_xscale("log")
     axis.set_xlim(limits)
     decades = math.log10(limits[1] / limits[0])
-    axis.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 1 else (1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if decades > 1 else (1.0, 2.0, 5.0)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda kl, _: f"{kl:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.yaxis.set_major_locator(MaxNLocator(4))

@@ -345,7 +345,8 @@ def _read_term(spec: str) -> Term:
     kind = PREFERENCE_SETTINGS.get(name, PreferenceSettings)
     if not issubclass(kind, PairSettings):
         known = [term for term, kind in PREFERENCE_SETTINGS.items() if issubclass(kind, PairSettings)]
-        raise ValueError(f"{name!r} is no objective on pairs; sft, or one of {', '.join(known)}, is needed")
+        what = f"{name} reads single responses, and" if name in PREFERENCE_SETTINGS else f"{name!r}"
+        raise ValueError(f"{what} cannot be mixed in; sft, or one of {', '.join(known)}, is needed")
     if unknown := set(given) - set(kind.model_fields) | set(given) & set(PairSettings.model_fields):
         own = set(kind.model_fields) - set(PairSettings.model_fields)
         raise ValueError(f"{spec}: {name} has no {', '.join(sorted(unknown))}; it has weight, {', '.join(sorted(own))}")

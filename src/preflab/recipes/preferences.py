@@ -89,8 +89,11 @@ def _rows(
     make: Callable[[TokenizedDataset], RankedRows] = partial(RankedRows, collate=collate)
     if on_labels:
         make = partial(LabelledRows, collate=collate, max_length=settings.max_length, seed=settings.seed)
-    held_out = start.splits.held_out
-    return make(start.splits.training), make(held_out) if held_out else None
+    training, held_out = make(start.splits.training), start.splits.held_out
+    if isinstance(training, LabelledRows) and len(kinds := training.wanted.unique()) < 2:
+        kind = "wanted" if kinds[0] else "unwanted"
+        announce(start.accelerator, f"warning: all {len(training.wanted):,} responses to train on are {kind}")
+    return training, make(held_out) if held_out else None
 
 
 def _need_other_rows(settings: PreferenceSettings) -> None:

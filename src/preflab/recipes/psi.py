@@ -14,16 +14,17 @@ from preflab.records import UserError
 def read_psi(spec: str, *, label_smoothing: float) -> Callable[[float], float]:
     """A name of `PSI`, or `file.py:function` from a probability to a number.
 
-    Raises UserError where there is none, or where it is not finite at the two probabilities that are asked for, 1 − ε
-    and ε.
+    Raises UserError where there is none, where it is not finite at the two probabilities that are asked for, 1 − ε and
+    ε, or not greater at the first, so that rejected responses would be preferred.
     """
     if spec in PSI:
         psi, where = PSI[spec], spec
     elif names_function(spec):
         function, path = load_function(spec, "for psi")
-        psi, where = function, str(path)
+        psi, where = function, spec
     else:
         raise UserError(f"psi: found {spec!r}; one of {', '.join(PSI)}, or file.py:function, is needed")
+    values = []
     for probability in (1 - label_smoothing, label_smoothing):
         try:
             value = float(psi(probability))
@@ -39,6 +40,12 @@ def read_psi(spec: str, *, label_smoothing: float) -> Callable[[float], float]:
                 f"psi: {where} is not finite at the probability {probability}; a label_smoothing above 0 keeps "
                 "away from 0 and 1"
             )
+        values.append(value)
+    if values[0] <= values[1]:
+        raise UserError(
+            f"psi: {where} is {values[0]:g} at the probability {1 - label_smoothing:g} and {values[1]:g} at "
+            f"{label_smoothing:g}: it must rise, or training would go away from the chosen responses"
+        )
     return lambda probability: float(psi(probability))
 
 
