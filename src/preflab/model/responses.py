@@ -95,8 +95,7 @@ class ResponseDivergences(nn.Module):
     def forward(self, batch: PrefixBatch) -> Tensor:
         """[R] float32"""
         ours, theirs = (
-            _hidden_states(model, batch, self.share_prefix)[batch.predictors]
-            for model in (self.policy, self.reference)
+            _hidden_states(model, batch, self.share_prefix)[batch.predictors] for model in (self.policy, self.reference)
         )
         divergences = token_divergences(ours, output_head(self.policy), theirs, output_head(self.reference))
         return response_sums(divergences, batch)
