@@ -90,8 +90,8 @@ def _rows(
     if on_labels:
         make = partial(LabelledRows, collate=collate, max_length=settings.max_length, seed=settings.seed)
     training, held_out = make(start.splits.training), start.splits.held_out
-    if isinstance(training, LabelledRows) and len(kinds := training.wanted.unique()) < 2:
-        kind = "wanted" if kinds[0] else "unwanted"
+    if isinstance(training, LabelledRows) and len(kinds := set(training.wanted.tolist())) < 2:
+        kind = "wanted" if True in kinds else "unwanted"
         announce(start.accelerator, f"warning: all {len(training.wanted):,} responses to train on are {kind}")
     return training, make(held_out) if held_out else None
 
