@@ -304,9 +304,10 @@ cli.main(sys.argv[1:])
 
 def test_ctrl_c_stops_a_running_command_cleanly() -> None:
     program = """
-import sys, time
+import signal, sys, time
 from preflab import cli
 from preflab.config import Settings
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, it is ignored
 class Nothing(Settings): pass
 def sleep(settings):
     print("started", flush=True)

@@ -193,7 +193,8 @@ def cut_off(monkeypatch: pytest.MonkeyPatch, kind: str, model: Path, folder: Pat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"preflab.recipes.{kind}.save_trained", stopped)
+        recipe = kind if kind in ("sft", "reward") else "preferences"
+        patch.setattr(f"preflab.recipes.{recipe}.save_trained", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(kind, model, folder, **changes)
 
