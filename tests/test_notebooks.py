@@ -179,11 +179,13 @@ def check_comparison(folder: Path) -> None:
 
 
 def test_its_one_cell_takes_another_model_and_file(tmp_path: Path) -> None:
-    """A random model of another architecture, and a file of pairs without a judge."""
+    """A random model of another architecture, and a file of pairs without a judge; of an odd number, so that the last
+    batch of an epoch holds one pair.
+    """
     tokenizer = build_tokenizer()
     tiny_model("gemma3_text", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "mine")
     tokenizer.save_pretrained(tmp_path / "mine")
-    write_jsonl(tmp_path / "pairs.jsonl", list(preference_rows(World(), rows=30, split="train", style="TRL")))
+    write_jsonl(tmp_path / "pairs.jsonl", list(preference_rows(World(), rows=31, split="train", style="TRL")))
     own = {"MODEL": "mine", "PAIRS": "pairs.jsonl[:-10]", "HELD_OUT": "pairs.jsonl[-10:]", "JUDGE": ()}
     notebook = with_settings(stored("text_to_text_dpo"), **own, STEPS=20, MAX_NEW_TOKENS=8, OUTPUT="out")
     ran = execute.run(notebook, tmp_path)

@@ -42,10 +42,12 @@ class KnownObjectives:
 
     def __str__(self) -> str:
         legend = (
-            "Δ = log π(y) − log π_ref(y), summed over tokens; w better, l worse; |y| tokens of a response. "
-            "Terms are mixed with --mix NAME?weight=…"
+            "Δ = log π(y) − log π_ref(y), summed over tokens; w better, l worse; |y| tokens of a response; σ the",
+            "logistic function; NLL = −log π(y); β beta, ε label_smoothing, α sft_weight or alpha, γ =",
+            "gamma_beta_ratio·β, λ the weights of wanted and unwanted responses. Terms are mixed with",
+            "--mix NAME?weight=…; docs/objectives.md says which objective is for what.",
         )
-        return "\n".join([*map(str, self.objectives), legend])
+        return "\n".join([*map(str, self.objectives), *legend])
 
 
 def list_objectives(_: ObjectivesSettings) -> KnownObjectives:
