@@ -107,9 +107,9 @@ def mixed(name: str, *mix: str) -> tuple[Term, ...]:
 
 def test_terms() -> None:
     found = mixed("dpo", "ipo?weight=0.5&beta=0.2", "robust_dpo", "sft?weight=2", "psipo?psi=my+own/a=b.py:f")
-    assert found[0] == Term("ipo", "ipo", 0.5, {"beta": 0.2})
-    assert found[1] == Term("robust_dpo", "robust_dpo", 1.0, {"beta": 0.1, "label_smoothing": 0.1}), "its own defaults"
-    assert found[2] == Term("sft", "sft", 2.0, {})
+    assert found[0] == Term("ipo", 0.5, {"beta": 0.2})
+    assert found[1] == Term("robust_dpo", 1.0, {"beta": 0.1, "label_smoothing": 0.1}), "its own defaults"
+    assert found[2] == Term("sft", 2.0, {})
     assert found[3].hyperparameters["psi"] == "my+own/a=b.py:f", "a path is taken as it is"
     assert mixed("orpo") == ()
 

@@ -27,7 +27,6 @@ _FLIPPED = "Probability that a label is wrong"
 class Term:
     """A further term of a loss, as `mix` names it: "ipo?weight=0.5&beta=0.2"."""
 
-    name: str
     objective: str
     weight: float
     hyperparameters: Mapping[str, Any]
@@ -66,7 +65,7 @@ class PairSettings(PreferenceSettings):
     @field_validator("mix")
     @classmethod
     def _known_terms(cls, mix: tuple[str, ...]) -> tuple[str, ...]:
-        names = [_read_term(spec).name for spec in mix]
+        names = [_read_term(spec).objective for spec in mix]
         if twice := {name for name in names if names.count(name) > 1} | {
             name for name in names if name == cls.objective
         }:
@@ -103,14 +102,19 @@ class DPOSettings(PairSettings):
     )
 
 
-class RobustDPOSettings(PairSettings):
+class MarginSettings(PairSettings):
+    """An objective on sums of log-ratios, with DPO's defaults."""
+
+    learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate of AdamW (as DPO's).")
+    beta: float = Field(default=0.1, gt=0, description=f"{_BETA}.")
+
+
+class RobustDPOSettings(MarginSettings):
     """Robust DPO: unbiased although a known share of the labels is flipped."""
 
     objective: ClassVar[str] = "robust_dpo"
     recipe: ClassVar[str] = "rDPO paper: β 0.1, ε 0.1; lr as DPO; ε is the share of flipped labels that is expected"
     output_dir: Path = Field(default=Path("runs/robust_dpo"), description=_OUTPUT)
-    learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate of AdamW (as DPO's).")
-    beta: float = Field(default=0.1, gt=0, description=f"{_BETA}.")
     label_smoothing: float = Field(default=0.1, ge=0, lt=0.5, description=f"{_FLIPPED}.")
 
 
@@ -145,45 +149,37 @@ class LNDPOSettings(PairSettings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description=f"{_FLIPPED}.")
 
 
-class RDPOSettings(PairSettings):
+class RDPOSettings(MarginSettings):
     """DPO with a margin for length: what a label owes to length alone is not learnt."""
 
     objective: ClassVar[str] = "r_dpo"
     recipe: ClassVar[str] = "lr and β as DPO; α has no usual value: it is in rewards per token, and worth a sweep"
     output_dir: Path = Field(default=Path("runs/r_dpo"), description=_OUTPUT)
-    learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate of AdamW (as DPO's).")
-    beta: float = Field(default=0.1, gt=0, description=f"{_BETA}.")
     alpha: float = Field(default=0.01, ge=0, description="What length explains of a label, in rewards per token.")
 
 
-class APOZeroSettings(PairSettings):
+class APOZeroSettings(MarginSettings):
     """Anchored preference optimisation for chosen responses that are better than the model's own."""
 
     objective: ClassVar[str] = "apo_zero"
     recipe: ClassVar[str] = "APO paper: lr 2e-7, β 0.1; SmolLM3: lr 1e-6, β 0.05"
     output_dir: Path = Field(default=Path("runs/apo_zero"), description=_OUTPUT)
-    learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate of AdamW (as DPO's).")
-    beta: float = Field(default=0.1, gt=0, description=f"{_BETA}.")
 
 
-class APODownSettings(PairSettings):
+class APODownSettings(MarginSettings):
     """Anchored preference optimisation for chosen responses that are worse than the model's own."""
 
     objective: ClassVar[str] = "apo_down"
     recipe: ClassVar[str] = "APO paper: lr 2e-7, β 0.1"
     output_dir: Path = Field(default=Path("runs/apo_down"), description=_OUTPUT)
-    learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate of AdamW (as DPO's).")
-    beta: float = Field(default=0.1, gt=0, description=f"{_BETA}.")
 
 
-class EXOSettings(PairSettings):
+class EXOSettings(MarginSettings):
     """Efficient exact optimisation: the reverse KL from the policy's preference to the label's."""
 
     objective: ClassVar[str] = "exo"
     recipe: ClassVar[str] = "EXO paper: lr 1e-6, β 0.1, ε 1e-3"
     output_dir: Path = Field(default=Path("runs/exo"), description=_OUTPUT)
-    learning_rate: float = Field(default=1e-6, gt=0, description="Peak learning rate of AdamW (as DPO's).")
-    beta: float = Field(default=0.1, gt=0, description=f"{_BETA}.")
     label_smoothing: float = Field(
         default=1e-3, gt=0, lt=0.5, description=f"{_FLIPPED}; at 0 the loss would be infinite."
     )
@@ -341,7 +337,7 @@ def _read_term(spec: str) -> Term:
     if name == "sft":
         if given:
             raise ValueError(f"{spec}: sft has a weight only")
-        return Term(name, name, weight, {})
+        return Term(name, weight, {})
     kind = PREFERENCE_SETTINGS.get(name, PreferenceSettings)
     if not issubclass(kind, PairSettings):
         known = [term for term, kind in PREFERENCE_SETTINGS.items() if issubclass(kind, PairSettings)]
@@ -354,4 +350,4 @@ def _read_term(spec: str) -> Term:
         settings = load_settings(kind, None, {"model": "-", "train_data": ["-"], **given})
     except UserError as error:
         raise ValueError(f"{spec}: {error}") from None
-    return Term(name, name, weight, settings.hyperparameters)
+    return Term(name, weight, settings.hyperparameters)

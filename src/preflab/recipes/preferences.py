@@ -111,7 +111,9 @@ def _pair_step(settings: PreferenceSettings) -> StepFn:
     own = _objective(settings.objective, settings.hyperparameters)
     if not settings.terms:
         return partial(pair_step, objective=own)
-    others = {term.name: (term.weight, _objective(term.objective, term.hyperparameters)) for term in settings.terms}
+    others = {
+        term.objective: (term.weight, _objective(term.objective, term.hyperparameters)) for term in settings.terms
+    }
     return partial(pair_step, objective=weighted({settings.objective: (1.0, own), **others}))
 
 
