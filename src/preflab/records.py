@@ -39,18 +39,27 @@ class RowError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """One turn of a conversation. `reasoning` is what an assistant thought before its `content`, kept apart from it."""
+
     role: Role
     content: str
+    reasoning: str = ""
 
 
 def messages_to_json(messages: Iterable[Message]) -> list[dict[str, str]]:
-    """Messages as all files have them: `[{"role": "user", "content": "…"}, …]`."""
-    return [{"role": message.role, "content": message.content} for message in messages]
+    """Messages as all files have them: `[{"role": "user", "content": "…"}, …]`, with `reasoning_content` (the name
+    that chat templates read) where a turn has reasoning.
+    """
+    return [
+        {"role": message.role, "content": message.content}
+        | ({"reasoning_content": message.reasoning} if message.reasoning else {})
+        for message in messages
+    ]
 
 
 def messages_from_json(rows: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
     """The messages that `messages_to_json` wrote."""
-    return tuple(Message(row["role"], row["content"]) for row in rows)
+    return tuple(Message(row["role"], row["content"], row.get("reasoning_content", "")) for row in rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,8 @@ class Comparison:
 
     Two or more responses are a ranking. A single one is a demonstration (for supervised fine-tuning), or, where `label`
     says whether it was wanted, an unpaired judgement. None is a prompt to answer. `row` counts from 1 in the source, so
-    that a message can point at it.
+    that a message can point at it. `reasoning` holds what was thought before each response ("" where nothing was), in
+    their order; it is empty where no response has any.
     """
 
     prompt: tuple[Message, ...]
@@ -67,6 +77,7 @@ class Comparison:
     row: int = 0
     label: bool | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    reasoning: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +98,8 @@ class TokenizedComparison:
 class Completion:
     """A response that a model generated. `finish` is "eos" if the model ended its turn, "length" at the token cap.
 
-    `ids` are its tokens as they were sampled, without the one that ended it.
+    `ids` are its tokens as they were sampled, without the one that ended it; `reasoning` is what the model thought before
+    the response, apart from it.
     """
 
     prompt: tuple[Message, ...]
@@ -98,6 +110,7 @@ class Completion:
     row: int = 0
     meta: Mapping[str, Any] = field(default_factory=dict)
     ids: tuple[int, ...] = ()
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

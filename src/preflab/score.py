@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from preflab.data.cache import TokenizedDataset
 from preflab.data.tokenize import ChatTemplate, Dropped
-from preflab.records import Comparison, RowError
+from preflab.records import Comparison, RowError, messages_to_json
 
 Row = dict[str, Any]
 
@@ -42,7 +42,7 @@ def score_rows(
 
 def _row(comparison: Comparison, scores: list[float]) -> Row:
     meta = dict(comparison.meta)
-    prompt = [{"role": message.role, "content": message.content} for message in comparison.prompt]
+    prompt = messages_to_json(comparison.prompt)
     if len(scores) == 1:
         place = {"row": meta.pop("row", comparison.row), "sample": meta.pop("sample", 0)}
         label = {} if comparison.label is None else {"label": comparison.label}

@@ -18,7 +18,7 @@ from preflab.recipes.data import count_by_reason, load_template
 from preflab.recipes.output import beside, explaining_memory, finish_output, open_output, unfinished
 from preflab.recipes.settings import GenerateSettings
 from preflab.recipes.stage import announce, fingerprint_weights, make_accelerator
-from preflab.records import Completion, UserError
+from preflab.records import Completion, UserError, messages_to_json
 from preflab.rundir import append_jsonl, read_json, read_jsonl, write_json
 from preflab.terminal import progress_bar
 
@@ -118,7 +118,7 @@ def _row(completion: Completion) -> Row:
     return {
         "row": completion.row,
         "sample": completion.sample,
-        "prompt": [{"role": message.role, "content": message.content} for message in completion.prompt],
+        "prompt": messages_to_json(completion.prompt),
         "response": completion.response,
         "tokens": completion.tokens,
         "finish": completion.finish,
