@@ -14,7 +14,9 @@ from preflab.data.comparisons import (
     on_training_side,
     read_comparisons,
 )
-from preflab.data.formats import FORMATS, choose_format, detect_format, parse_row
+from preflab.data.detect import choose_format, detect_format
+from preflab.data.formats import FORMATS
+from preflab.data.rows import parse_row
 from preflab.data.sources import open_source, open_sources
 from preflab.data.tokenize import Dropped
 from preflab.records import Comparison, Message, RowError, UserError

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, LogitsProcessor
 
 import preflab.generate
 from preflab.analysis.degenerate import foreign_turn, runaway_repetition
-from preflab.data.formats import detect_format
+from preflab.data.detect import detect_format
 from preflab.data.sources import open_source
 from preflab.data.tokenize import ChatTemplate
 from preflab.generate import Prompt, Sampling, TokenChooser, generate, generate_ids

@@ -98,8 +98,8 @@ class TokenizedComparison:
 class Completion:
     """A response that a model generated. `finish` is "eos" if the model ended its turn, "length" at the token cap.
 
-    `ids` are its tokens as they were sampled, without the one that ended it; `reasoning` is what the model thought before
-    the response, apart from it.
+    `ids` are its tokens as they were sampled, without the one that ended it; `reasoning` is what the model thought
+    before the response, apart from it.
     """
 
     prompt: tuple[Message, ...]

@@ -12,7 +12,8 @@ from typing import Any, Literal
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.fields import excerpt
 from preflab.data.files import READERS, ending_of
-from preflab.data.formats import Format, refuse_half_characters, short_scalars
+from preflab.data.layout import Format
+from preflab.data.rows import refuse_half_characters, short_scalars
 from preflab.data.sources import Source, open_source
 from preflab.records import Comparison, Message, RowError, UserError
 

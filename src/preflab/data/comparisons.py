@@ -7,7 +7,9 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from preflab.data.formats import Format, choose_format, parse_row
+from preflab.data.detect import choose_format
+from preflab.data.layout import Format
+from preflab.data.rows import parse_row
 from preflab.data.sources import Source
 from preflab.data.tokenize import Dropped
 from preflab.records import Comparison, Message, RowError, UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preflab.data.fields import Row, excerpt
-from preflab.data.parsers import trl
+from preflab.data.parsers.trl import trl
 from preflab.own_function import load_function, place_of
 from preflab.records import Comparison, RowError, UserError
 

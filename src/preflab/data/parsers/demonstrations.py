@@ -1,0 +1,43 @@
+"""Conversations with one response, and prompts alone."""
+
+from __future__ import annotations
+
+from preflab.data.fields import Row, conversation, message, messages, text
+from preflab.data.parsers.alpaca import with_system
+from preflab.data.parsers.sides import reply
+from preflab.records import Comparison, Message, RowError
+
+
+def sharegpt_ranking(row: Row) -> Comparison:
+    prompt = with_system(row, messages(row, "conversations"))
+    return Comparison(prompt, (message(row, "chosen").content, message(row, "rejected").content))
+
+
+def prompt_response(row: Row) -> Comparison:
+    """Files that `preflab generate` wrote keep the columns of the prompt's row in `meta`; the line's own come first."""
+    meta = row.get("meta")
+    kept = {name: value for name, value in meta.items() if name not in row} if isinstance(meta, dict) else {}
+    return Comparison(conversation(row, "prompt"), (text(row, "response"),), meta=kept)
+
+
+def prompt_completion(row: Row) -> Comparison:
+    prompt = conversation(row, "prompt")
+    return Comparison(prompt, (reply(row, "completion", prompt),))
+
+
+def chat(row: Row) -> Comparison:
+    return _demonstration(messages(row, "messages"), "messages")
+
+
+def sharegpt(row: Row) -> Comparison:
+    return _demonstration(with_system(row, messages(row, "conversations")), "conversations")
+
+
+def _demonstration(turns: tuple[Message, ...], name: str) -> Comparison:
+    if not turns or turns[-1].role != "assistant":
+        raise RowError("not one response", f"`{name}` must end with the assistant's turn")
+    return Comparison(turns[:-1], (turns[-1].content,))
+
+
+def prompts(row: Row) -> Comparison:
+    return Comparison(conversation(row, "prompt"), ())
