@@ -18,12 +18,14 @@ LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 
 # Every room (a module or package directly under preflab) with the rooms that it may import.
-GROUND = {"records", "terminal", "rundir", "config", "own_function"}
+GROUND = {"records", "terminal", "redaction", "rundir", "yaml_files", "config", "own_function"}
 ROOMS: Mapping[str, set[str]] = {
     "records": set(),
     "terminal": set(),
-    "rundir": {"records", "terminal"},
-    "config": {"records", "rundir"},
+    "redaction": set(),
+    "rundir": {"records", "terminal", "redaction"},
+    "yaml_files": {"records", "rundir"},
+    "config": {"records", "redaction", "yaml_files"},
     "own_function": {"records"},
     "objectives": {"records"},
     "analysis": GROUND,

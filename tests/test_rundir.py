@@ -144,30 +144,6 @@ for step in itertools.count():
     assert len(steps) >= len(said)
 
 
-# ---- secrets ----
-
-
-def test_secrets_are_known_by_name_and_by_look() -> None:
-    key, hub = "sk-" + "Ab3" * 10, "hf_" + "Ab3d" * 8
-    secret = {"hub_token": "x", "api_key": "y", "nested": [{"password": "z"}], "task-key": 5, "text": f"from {hub}!"}
-    plain = {
-        "eos_token": "</s>",
-        "max_new_tokens": 5,
-        "api_key_env": "OPENAI_API_KEY",
-        "token": None,
-        "name": "hf_small",
-    }
-    assert rundir.redact({**secret, **plain, "url": [f"https://me:pw@host/?q={key}"]}) == {
-        "hub_token": "[redacted]",
-        "api_key": "[redacted]",
-        "nested": [{"password": "[redacted]"}],
-        "task-key": "[redacted]",
-        "text": "from [redacted]!",
-        **plain,
-        "url": ["https://[redacted]@host/?q=[redacted]"],
-    }
-
-
 # ---- the manifest ----
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import difflib
 import re
 import types
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from preflab.records import UserError
-from preflab.rundir import redact, write_text
+from preflab.redaction import redact
+from preflab.yaml_files import dump_yaml, read_yaml, shown
 
 SettingsT = TypeVar("SettingsT", bound="Settings")
 
@@ -140,76 +140,6 @@ def _describe(member: object) -> str:
     return _TYPE_WORDS.get(member, str(getattr(member, "__name__", member)))
 
 
-# ---- YAML ----------------------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as version 1.2 reads plain words, and without repeated keys.
-
-    In YAML 1.1, PyYAML's own, `1e-5` is text, `no` is false, `1:30` is ninety and a date is an object: a setting such
-    as `eval_strategy: no` would arrive as something else than was written.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        first_lines: dict[str, int] = {}
-        for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if first_lines.setdefault(str(key.value), line) != line:
-                first = first_lines[str(key.value)]
-                problem = f"{key.value} is set twice, first in line {first}"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes text that either version of YAML would read as something else."""
-
-
-_FLOAT = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
-_Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1's
-for _tag, _pattern, _first in (
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
-    ("int", r"[-+]?[0-9]+", list("-+0123456789")),
-    ("float", _FLOAT, list("-+.0123456789")),
-):
-    for _side in (_Loader, _Dumper):
-        _side.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
-
-
-def _construct_int(loader: _Loader, node: yaml.ScalarNode) -> int:
-    """`010` is ten, as it reads; PyYAML's own constructor takes it for an octal eight."""
-    return int(loader.construct_scalar(node))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-
-
-def parse_yaml(text: str, place: str) -> object:
-    """The value that YAML text stands for. Raises UserError that names the place, and the line where it has several."""
-    try:
-        return yaml.load(text, _Loader)  # a SafeLoader: it builds plain values only
-    except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-        where = f"{place}, line {mark.line + 1}" if mark and "\n" in text else place
-        raise UserError(f"{where}: not valid YAML: {problem or error}") from error
-
-
-def read_yaml(path: Path) -> dict[str, object]:
-    """The names and values of a settings file, an empty one's too. Raises UserError where it cannot be read."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else (error.strerror or str(error)).lower()
-        raise UserError(f"{path}: cannot read this settings file: {reason}") from error
-    loaded = parse_yaml(text, str(path))
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise UserError(f"{path}: found {_found(loaded)}; settings are lines of the form `name: value`")
-    return {str(name): value for name, value in loaded.items()}
-
-
 # ---- from values to settings ---------------------------------------------------------------------------------------
 
 
@@ -286,12 +216,7 @@ def _explain(cls: type[Settings], detail: ErrorDetails) -> str:
         needed = f"{_describe_types(members)} is needed"
     else:
         needed = detail["msg"]
-    return f"found {_found(redact({name: detail['input']})[name])}; {needed}"
-
-
-def _found(value: object) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 80 else text[:79] + "…"
+    return f"found {shown(redact({name: detail['input']})[name])}; {needed}"
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
@@ -306,8 +231,3 @@ def resolved(settings: Settings) -> dict[str, Any]:
 def dump_settings(settings: Settings, path: Path) -> None:
     """Write every setting as YAML that `load_settings` reads back (but for secrets, which are blacked out)."""
     dump_yaml(resolved(settings), path)
-
-
-def dump_yaml(values: Mapping[str, Any], path: Path) -> None:
-    """Write names and values as YAML that `read_yaml` reads back; secrets are the caller's to black out."""
-    write_text(path, yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import platform
-import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from preflab.records import UserError
+from preflab.redaction import redact
 from preflab.terminal import is_main_process
 
 # ---- files ---------------------------------------------------------------------------------------------------------
@@ -175,31 +175,6 @@ def _parse_object(line: bytes) -> dict[str, Any] | None:
 
 def _is_object(line: bytes) -> bool:
     return _parse_object(line) is not None
-
-
-# ---- what must not be written --------------------------------------------------------------------------------------
-
-_SECRET_NAME = re.compile(r"(?:^|[_-])(?:token|key|secret|password|passwd|credentials?)$", re.IGNORECASE)
-_TOKENIZER_NAMES = {"bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token"}
-_SECRET_VALUE = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[A-Za-z0-9_-]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|xox[a-z]-[\w-]{10,}"
-    r"|AKIA[0-9A-Z]{16}|AIza[\w-]{30,})|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
-)
-
-
-def redact(value: Any) -> Any:
-    """`value` with secrets blacked out: what is named like a password, key or token, and what looks like one."""
-    if isinstance(value, str):
-        return _SECRET_VALUE.sub("[redacted]", value)
-    if isinstance(value, Mapping):
-        return {name: "[redacted]" if item and _is_secret(str(name)) else redact(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [redact(item) for item in value]
-    return value
-
-
-def _is_secret(name: str) -> bool:
-    return bool(_SECRET_NAME.search(name)) and name not in _TOKENIZER_NAMES
 
 
 # ---- the manifest --------------------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ from preflab.analysis.verdict_rows import (
     verdict_row,
 )
 from preflab.records import DisagreementError, Judgement, Outcome, Pair, SampleVerdict, UserError
-from preflab.rundir import read_json, read_jsonl, redact, to_json, write_json
+from preflab.redaction import redact
+from preflab.rundir import read_json, read_jsonl, to_json, write_json
 
 OUTCOMES: tuple[Outcome, ...] = ("win", "loss", "tie", "error")
 POINTS: Mapping[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}

@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from preflab.config import Settings, explain, parse_yaml, read_yaml
+from preflab.config import Settings, explain
 from preflab.records import UserError
+from preflab.yaml_files import parse_yaml, read_yaml
 
 NAME = re.compile(r"[A-Za-z]\w*(?:-\w+)*")
 """Names of values and stages: a stage's is a folder's name and may stand in front of `=`; a point has a meaning."""

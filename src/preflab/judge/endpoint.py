@@ -21,7 +21,7 @@ from tenacity import AsyncRetrying, RetryCallState, wait_exponential, wait_rando
 from preflab.judge.completion import read_completion, whole_text
 from preflab.judge.parse import Failure, Reply, UnusableReplyError
 from preflab.records import UserError
-from preflab.rundir import redact
+from preflab.redaction import redact
 
 OPENAI = "https://api.openai.com/v1"
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds; doubled from retry to retry, plus up to a second at random

@@ -15,7 +15,8 @@ from filelock import FileLock, Timeout
 
 from preflab.config import Settings, resolved
 from preflab.records import UserError
-from preflab.rundir import differences, read_json, redact, write_jsonl, write_manifest
+from preflab.redaction import redact
+from preflab.rundir import differences, read_json, write_jsonl, write_manifest
 
 NOT_IN_RESULT = {
     *("output", "overwrite", "batch_size"),

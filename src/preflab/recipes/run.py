@@ -15,15 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preflab.config import dump_yaml, resolved
+from preflab.config import resolved
 from preflab.experiments.inputs import KnownFiles, Standing, State, inputs_of, made_by, several, standing
 from preflab.experiments.plan import Plan, PlannedStage, read_plan
 from preflab.recipes.output import alone_with
 from preflab.recipes.settings import RunSettings
 from preflab.recipes.stages import STAGES
 from preflab.records import DisagreementError, UserError
-from preflab.rundir import read_json, redact, utc_now, write_json, write_manifest
+from preflab.redaction import redact
+from preflab.rundir import read_json, utc_now, write_json, write_manifest
 from preflab.terminal import say
+from preflab.yaml_files import dump_yaml
 
 if TYPE_CHECKING:  # what takes seconds to load is loaded where it is needed: often there is nothing to do
     from preflab.experiments.estimate import Estimate
