@@ -18,11 +18,12 @@ LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 
 # Every room (a module or package directly under preflab) with the rooms that it may import.
-GROUND = {"records", "terminal", "redaction", "rundir", "yaml_files", "config", "own_function"}
+GROUND = {"records", "terminal", "redaction", "failures", "rundir", "yaml_files", "config", "own_function"}
 ROOMS: Mapping[str, set[str]] = {
     "records": set(),
     "terminal": set(),
     "redaction": set(),
+    "failures": set(),
     "rundir": {"records", "terminal", "redaction"},
     "yaml_files": {"records", "rundir"},
     "config": {"records", "redaction", "yaml_files"},

@@ -69,6 +69,11 @@ def fail(settings: ToySettings) -> None:
         "full": OSError(errno.ENOSPC, "No space left on device", "runs/toy/weights"),
         "wrapped": RuntimeError("I/O error: No space left on device (os error 28)"),
         "chained": RuntimeError("unexpected pos"),
+        "read-only": OSError(errno.EROFS, "Read-only file system", "runs/toy"),
+        "long": OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300),
+        "large": RuntimeError("I/O error: File too large (os error 27)"),
+        "memory": MemoryError(),
+        "missing": FileNotFoundError("no name, so it is ours"),
         "interrupt": KeyboardInterrupt(),
         "defect": ZeroDivisionError("ours"),
     }
@@ -189,6 +194,26 @@ def test_a_mistake_found_on_the_way_is_told_without_traceback_or_control_charact
     assert call("fail", "--data", "user") == Ended(
         2, "", "Error: rows.jsonl, row 3: empty response\nfound '\\x1b[2J'\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("read-only", "runs/toy: read-only file system; choose a place that can be written"),
+        ("long", "x" * 300 + ": the name is too long for the file system; choose a shorter one"),
+        ("large", "runs/toy: cannot be written, no file may be as large here; raise the limit (ulimit -f)"),
+        ("memory", "out of memory; use a smaller batch"),
+    ],
+)
+def test_what_the_system_refuses_is_one_message(call: Call, error: str, said: str) -> None:
+    ended = call("fail", "--data", error)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"Error: {said}")
+    assert ended.err.count("\n") == 1
+
+
+def test_a_missing_file_without_a_name_is_a_defect(call: Call) -> None:
+    assert call("fail", "--data", "missing").code == 1
 
 
 def test_a_full_disk_names_the_path(call: Call) -> None:

@@ -329,3 +329,11 @@ def _quiet() -> Iterator[None]:
     transformers.logging.set_verbosity_error()
     yield
     transformers.logging.set_verbosity(level)
+
+
+def test_a_dry_run_runs_no_function_of_the_file(tiny: Path, planned: Planned, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\ndef f(row): return row\n")
+    planned.add("dpo", "train dpo", dpo(tiny, format=str(mine)))
+    assert "a dry run runs no function of yours" in planned.estimates()["dpo"].found
+    assert not (tmp_path / "ran").exists()

@@ -501,6 +501,8 @@ def test_the_fingerprint_of_ones_own_format_follows_its_text(tmp_path: Path) -> 
         ("def f(row)\n    return 3\n", r"mine\.py line 1: the file cannot be loaded: SyntaxError"),
         ("import nothing_of_that_name\n", r"mine\.py line 1: the file cannot be loaded: ModuleNotFoundError"),
         ("", r"say which function .*; its functions: none"),
+        ("import sys\nsys.exit(0)\n", r"mine\.py line 2: the file cannot be loaded: SystemExit: 0"),
+        ("import sys\ndef f(row):\n    sys.exit(0)\n", r"pairs\.jsonl row 1: .*mine\.py line 3: SystemExit: 0"),
     ],
 )
 def test_errors_in_ones_own_format_name_row_and_line(text: str, message: str, tmp_path: Path) -> None:

@@ -289,3 +289,18 @@ stages:
         "settings.sed",
     ):
         assert f"experiment.yaml: {problem}" in found
+
+
+def test_a_sweep_of_a_million_is_refused_before_it_is_laid_out() -> None:
+    numbers = ", ".join(str(number) for number in range(1, 1001))
+    text = stages(f"""
+  a: {{run: make, source: x, sweep: {{beta: [{numbers}], seed: [{numbers}]}}}}""")
+    assert "a.sweep: makes 1000000 stages of one; 1000 are the most" in problems(text)
+
+
+def test_sweeps_that_multiply_to_too_many_are_refused() -> None:
+    numbers = ", ".join(str(number) for number in range(1, 41))
+    text = stages(f"""
+  a: {{run: make, source: x, sweep: {{beta: [{numbers}]}}}}
+  b: {{run: make, source: "${{a}}", sweep: {{seed: [{numbers}]}}}}""")
+    assert "the sweeps together make more than 1000 stages" in problems(text)

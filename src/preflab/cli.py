@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import sys
 import traceback
@@ -16,6 +15,7 @@ import click
 
 import preflab
 from preflab.config import Settings
+from preflab.failures import explain_failure
 from preflab.options import CONTEXT, Menu, SettingsCommand
 from preflab.records import DisagreementError, UserError
 from preflab.terminal import is_main_process, printable, process_index
@@ -190,15 +190,12 @@ def _run(command: Command, settings: Settings) -> None:
     except Exception as error:
         if isinstance(error, DisagreementError):
             _show(error.shown)
-        if isinstance(error, _UNUSABLE_PATH) and error.filename:
-            reason = (error.strerror or str(error)).lower()
-            raise UserError(f"{error.filename}: {reason}; choose a place that can be written") from error
-        if isinstance(error, UserError) or not _disk_full(error):
+        if isinstance(error, UserError):
             raise
-        where = getattr(error, "filename", None) or getattr(settings, "output_dir", None) or "output"
-        raise UserError(
-            f"{where}: cannot be written, the disk seems full; free some space and run the same command again"
-        ) from error
+        where = getattr(settings, "output_dir", None) or getattr(settings, "output", None) or "output"
+        if said := explain_failure(error, where):
+            raise UserError(said) from error
+        raise
     _show(result)
 
 
@@ -210,23 +207,6 @@ def _show(result: object) -> None:
         Console().print(result, crop=False)
     elif result is not None and is_main_process():
         click.echo(f"written to {result}" if isinstance(result, Path) else printable(str(result)))
-
-
-# What the system says of a path that a user chose badly: a file where a folder is needed, a place without permission…
-_UNUSABLE_PATH = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError, FileNotFoundError)
-
-# What libraries that write through other means than Python's files say of it; the last is torch's.
-_DISK_FULL = ("No space left on device", "Disk quota exceeded", "iostream error")
-
-
-def _disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, says that the disk is full."""
-    while error is not None:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        if full or any(words in str(error) for words in _DISK_FULL):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def main(arguments: Sequence[str] | None = None, commands: Mapping[str, Command] = COMMANDS) -> NoReturn:

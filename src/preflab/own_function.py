@@ -12,6 +12,9 @@ from typing import Any
 
 from preflab.records import UserError
 
+FAILURES = (Exception, SystemExit)
+"""What can come out of a user's own function: to exit would end preflab as if all were well."""
+
 _SPEC = re.compile(r"(?P<path>.+\.py)(?::(?P<function>\w*))?")
 
 
@@ -39,7 +42,7 @@ def load_function(spec: str, purpose: str) -> tuple[Callable[..., Any], Path]:
     return functions[wanted] if wanted else next(iter(functions.values())), path
 
 
-def place_of(error: Exception, path: Path) -> str:
+def place_of(error: BaseException, path: Path) -> str:
     """The user's file, and the line of it that failed."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
     line = lines[-1] if lines else getattr(error, "lineno", None)
@@ -54,7 +57,7 @@ def _functions_of(path: Path) -> dict[str, Callable[..., Any]]:
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except FAILURES as error:
         raise UserError(
             f"{place_of(error, path)}: the file cannot be loaded: {type(error).__name__}: {error}"
         ) from error

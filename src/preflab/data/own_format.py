@@ -9,7 +9,7 @@ from typing import Any
 
 from preflab.data.fields import Row, excerpt
 from preflab.data.parsers.trl import trl
-from preflab.own_function import load_function, place_of
+from preflab.own_function import FAILURES, load_function, place_of
 from preflab.records import Comparison, RowError, UserError
 
 
@@ -29,7 +29,7 @@ def _parser(function: Callable[[Row], Any], path: Path) -> Callable[[Row], Compa
             made = function(dict(row))
         except RowError:
             raise
-        except Exception as error:
+        except FAILURES as error:
             problem = f"{type(error).__name__}: {error}"
             raise UserError(f"{place_of(error, path)}: {problem}, on the row {excerpt(dict(row), 200)}") from error
         if isinstance(made, Comparison):

@@ -10,6 +10,7 @@ from statistics import fmean
 from preflab.data.comparisons import Need, Side, choose_formats, fitting, read_comparisons
 from preflab.data.sources import is_on_hub, open_sources, sample_rows
 from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped
+from preflab.own_function import names_function
 from preflab.records import Comparison, TokenizedComparison, UserError
 
 SAMPLE = 200  # rows that are tokenised
@@ -81,8 +82,10 @@ def measure(
 ) -> Amount:
     """Read the sources through once and tokenise a sample; without a template, characters are counted.
 
-    Raises UserError where they cannot be read, or would have to be downloaded.
+    Raises UserError where they cannot be read, would have to be downloaded, or are read by a user's own function.
     """
+    if form and names_function(form):
+        raise UserError(f"its rows are read by {form}, and a dry run runs no function of yours")
     if remote := [spec for spec in specs if is_on_hub(spec)]:
         raise UserError(f"{remote[0]} lies on a hub; its rows are not downloaded to be counted")
     source = open_sources(tuple(specs))

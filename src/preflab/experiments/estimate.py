@@ -66,7 +66,7 @@ def estimate(plan: Plan, *, done: Collection[str] = ()) -> tuple[Estimate, ...]:
 
 def _merging(stage: PlannedStage, lookup: Lookup) -> Need:
     settings: Any = stage.settings
-    size = lookup.size(str(settings.adapter), trust=settings.trust_remote_code)
+    size = lookup.size(str(settings.adapter))
     return Need(0, loading_seconds(size, times=3), 2 * 4 * size.total)
 
 

@@ -55,12 +55,14 @@ class Root:
 
     name: str
     chat_template: str | None
-    trust_remote_code: bool
 
 
 @dataclass
 class Lookup:
-    """Sizes and amounts for the stages of a plan, each found once."""
+    """Sizes and amounts for the stages of a plan, each found once.
+
+    A dry run runs nothing, so neither code that comes with a model nor a user's own function is run here.
+    """
 
     plan: Plan
     sizes: dict[str, ModelSize | UnknownError] = field(default_factory=dict)
@@ -73,26 +75,26 @@ class Lookup:
         path = Path(place).absolute()
         return next((stage for stage in self.plan.stages if path.is_relative_to(stage.folder.absolute())), None)
 
-    def root(self, model: str, chat_template: str | None = None, *, trust: bool = False) -> Root:
+    def root(self, model: str, chat_template: str | None = None) -> Root:
         """The model from which the stages before have made, or will make, this one."""
         stage = self.maker(model)
         if stage is None:
-            return Root(model, chat_template, trust)
+            return Root(model, chat_template)
         settings: Any = stage.settings
         if stage.command == "sandbox":
-            return Root(str(self._tiny_model()), chat_template, trust_remote_code=False)
+            return Root(str(self._tiny_model()), chat_template)
         start = next((getattr(settings, name) for name in MODEL_SETTINGS if hasattr(settings, name)), None)
         if start is None:
             raise UnknownError(f"{stage.name} makes no model")
         named = chat_template or getattr(settings, "chat_template", None)
-        return self.root(str(start), named, trust=trust or settings.trust_remote_code)
+        return self.root(str(start), named)
 
-    def size(self, model: str, *, trust: bool = False) -> ModelSize:
+    def size(self, model: str) -> ModelSize:
         """Raises UnknownError where the model's configuration cannot be had."""
-        root = self.root(model, trust=trust)
+        root = self.root(model)
         if root.name not in self.sizes:
             try:
-                self.sizes[root.name] = model_size(root.name, trust_remote_code=root.trust_remote_code)
+                self.sizes[root.name] = model_size(root.name)
             except UserError as error:
                 self.sizes[root.name] = UnknownError(_first_sentence(error))
         found = self.sizes[root.name]
@@ -100,13 +102,13 @@ class Lookup:
             raise found
         return found
 
-    def template(self, model: str, chat_template: str | None, *, trust: bool) -> ChatTemplate | None:
+    def template(self, model: str, chat_template: str | None) -> ChatTemplate | None:
         """The template that counts tokens; None where the model's tokenizer cannot be had."""
-        root = self.root(model, chat_template, trust=trust)
+        root = self.root(model, chat_template)
         if root not in self.templates:
             try:
-                self.size(model, trust=trust)  # a hub that did not give the configuration is not asked again
-                tokenizer = load_tokenizer(root.name, trust_remote_code=root.trust_remote_code)
+                self.size(model)  # a hub that did not give the configuration is not asked again
+                tokenizer = load_tokenizer(root.name)
                 apply_named_template(tokenizer, root.chat_template)
                 self.templates[root] = ChatTemplate(tokenizer)
             except (UserError, UnknownError):

@@ -5,9 +5,11 @@ Nothing is run, and of the disk only the file is read. Which commands there are 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from preflab.experiments.file import Experiment, StageText, did_you_mean, read_e
 from preflab.experiments.references import fill_values, ordered, references, resolve_values
 from preflab.experiments.sweeps import Instance, Variant, crossed, joined, name_of, put_in, shown, stages_in
 from preflab.records import UserError
+
+MOST_STAGES = 1000
+"""Stages of a plan, sweeps multiplied out; more are a slip, such as a range in the place of a few values."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +102,11 @@ def read_plan(path: Path, assignments: Sequence[str], kinds: Mapping[str, StageK
         instances[group] = []
         if all(instances[other] for other in after[group]) and texts[group].run:
             draft = _Draft(group, texts[group], kinds[texts[group].run], experiment, problems)
-            for instance, stage in _expand(draft, instances):
+            for instance, stage in islice(_expand(draft, instances), MOST_STAGES + 1 - len(stages)):
                 instances[group].append(instance)
                 stages += [stage] if stage else []
+    if len(stages) > MOST_STAGES:
+        problems = [f"the sweeps together make more than {MOST_STAGES} stages, which are the most"]
     problems += _clashes(instances)
     _refuse(experiment, problems)
     name, title = experiment.output_dir.name, experiment.title
@@ -213,6 +220,9 @@ def _expand(
     A text makes an instance for each instance of a stage that it names. A list is given all that agree with the
     instance's own variant.
     """
+    if (many := math.prod(len(values) for values in draft.text.sweep.values())) > MOST_STAGES:
+        draft.problems.append(f"{draft.group}.sweep: makes {many} stages of one; {MOST_STAGES} are the most")
+        return
     for own in crossed(draft.text.sweep):
         given = {**draft.text.settings, **own}
         variants: list[Variant] = [{name: shown(value) for name, value in own.items()}]

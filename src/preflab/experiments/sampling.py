@@ -56,7 +56,7 @@ def scoring_need(stage: PlannedStage, lookup: Lookup) -> Need:
     made = _answers(settings.data, lookup)
     if made:
         return reduce(add, (_scores(settings.reward_model, settings, asked, 1, lookup) for asked in made))
-    template = lookup.template(settings.reward_model, settings.chat_template, trust=settings.trust_remote_code)
+    template = lookup.template(settings.reward_model, settings.chat_template)
     limits = {"max_length": settings.max_length, "max_prompt_length": settings.max_prompt_length}
     amount = lookup.amount(settings.data, settings.format, template, **limits)
     rows = min(amount.rows, settings.max_samples or amount.rows)
@@ -142,7 +142,7 @@ def _asked(settings: Any, model: str | None, lookup: Lookup, *, given: Iterable[
     template = None
     if model is not None:
         named = getattr(settings, "chat_template", None)
-        template = lookup.template(model, named, trust=settings.trust_remote_code)
+        template = lookup.template(model, named)
     longest = getattr(settings, "max_prompt_length", None)
     amount = lookup.amount(settings.prompts or files[:1], settings.format, template, max_prompt_length=longest)
     rows = min(amount.rows, getattr(settings, "max_samples", None) or amount.rows)
@@ -170,7 +170,7 @@ def _responses(model: str, settings: Any, asked: Asked, samples: int, lookup: Lo
     sequences, batch = asked.prompts * samples, settings.batch_size
     notes = Notes()
     notes.add(TO_THE_CAP)
-    size = notes.unless_unknown(lambda: lookup.size(model, trust=settings.trust_remote_code))
+    size = notes.unless_unknown(lambda: lookup.size(model))
     if size is None:
         return Need(sequences * asked.response, None, None, notes=notes.texts)
     machine = sampling_machine(settings.dtype)
@@ -185,7 +185,7 @@ def _read(model: str, settings: Any, asked: Asked, samples: int, lookup: Lookup,
     notes = Notes()
     rows = asked.prompts * samples
     total = rows * (asked.prompt + asked.response)
-    size = notes.unless_unknown(lambda: lookup.size(model, trust=settings.trust_remote_code))
+    size = notes.unless_unknown(lambda: lookup.size(model))
     if size is None:
         return Need(total, None, None, notes=notes.texts)
     machine = sampling_machine(settings.dtype)
@@ -219,7 +219,7 @@ def _judging(word: str, settings: Any, asked: Asked, pairs: int, lookup: Lookup)
         return Need(questions * (prompt + written), questions / per_second, 0, questions, (note,))
     notes = Notes()
     notes.add(TO_THE_CAP)
-    size = notes.unless_unknown(lambda: lookup.size(model, trust=settings.trust_remote_code))
+    size = notes.unless_unknown(lambda: lookup.size(model))
     if size is None:
         return Need(questions * (prompt + written), None, None, notes=notes.texts)
     machine = sampling_machine(settings.dtype)

@@ -42,20 +42,18 @@ class ModelSize:
         return self.layers * (12 * self.hidden + 4 * self.intermediate)
 
 
-def model_size(name: str, *, trust_remote_code: bool = False) -> ModelSize:
+def model_size(name: str) -> ModelSize:
     """The size of a hub's or a local model; of an adapter, its base model's. Raises UserError where it has no
-    configuration that can be had.
+    configuration that can be had without running code that comes with it.
     """
     name = final_model(name) or name
     name = adapter_base(name) or name
     place, file = (str(Path(name).parent), Path(name).name) if name.endswith(".gguf") else (name, None)
     with loading(name, "configuration"):
-        config = AutoConfig.from_pretrained(
-            place, trust_remote_code=trust_remote_code, **({"gguf_file": file} if file else {})
-        )
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False, **({"gguf_file": file} if file else {}))
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, trust_remote_code=trust_remote_code
+                config, trust_remote_code=False
             )
     text = config.get_text_config()
     total = sum(parameter.numel() for parameter in model.parameters())

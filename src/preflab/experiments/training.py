@@ -138,7 +138,7 @@ def training_need(stage: PlannedStage, lookup: Lookup) -> Need:
     """Tokens are those that are trained on, as `num_tokens` in the metrics counts them; time is that of all passes."""
     settings: Any = stage.settings
     notes = Notes()
-    size = notes.unless_unknown(lambda: lookup.size(settings.model, trust=settings.trust_remote_code))
+    size = notes.unless_unknown(lambda: lookup.size(settings.model))
     course = notes.unless_unknown(lambda: course_of(stage, lookup, notes))
     if course is None:
         return Need(None, None, None, notes=notes.texts)
@@ -224,7 +224,7 @@ def _amount(
     samples: tuple[int | None, ...],
     side: Side | None,
 ) -> Amount:
-    template = lookup.template(settings.model, settings.chat_template, trust=settings.trust_remote_code)
+    template = lookup.template(settings.model, settings.chat_template)
     most = tuple(filter(None, samples))
     ratio = settings.train_split_ratio if side else None
     # Where nothing is drawn, the rows of all seeds are the same, and are counted once.

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 
 from preflab.objectives import PSI
-from preflab.own_function import load_function, names_function, place_of
+from preflab.own_function import FAILURES, load_function, names_function, place_of
 from preflab.records import UserError
 
 
@@ -30,7 +30,7 @@ def read_psi(spec: str, *, label_smoothing: float) -> Callable[[float], float]:
             value = float(psi(probability))
         except (ZeroDivisionError, OverflowError):
             value = math.inf
-        except Exception as error:
+        except FAILURES as error:
             place = place_of(error, path) if spec not in PSI else where
             raise UserError(
                 f"psi: {place}: {type(error).__name__}: {error}, at the probability {probability}"
