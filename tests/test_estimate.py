@@ -20,7 +20,8 @@ from preflab.experiments.plan import Plan, PlannedStage
 from preflab.experiments.sizes import model_size
 from preflab.experiments.speed import Machine
 from preflab.experiments.work import Need
-from preflab.model.load import add_lora, load_model
+from preflab.model.adapters import add_lora
+from preflab.model.load import load_model
 from preflab.recipes.data import load_splits, load_template
 from preflab.recipes.frontier_settings import FrontierSettings
 from preflab.recipes.judging_settings import JudgeSettings

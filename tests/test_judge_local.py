@@ -19,7 +19,8 @@ from preflab.data.tokenize import ChatTemplate
 from preflab.judge.estimate import Cost
 from preflab.judge.local import LocalJudge
 from preflab.judge.parse import Failure, Reply
-from preflab.model.load import load_model, load_tokenizer
+from preflab.model.load import load_model
+from preflab.model.tokenizers import load_tokenizer
 from preflab.recipes.judge import JudgeResult, judge_responses
 from preflab.recipes.judging_settings import JudgeSettings
 from preflab.recipes.score import score_responses

@@ -17,16 +17,11 @@ from tiny_tokenizers import pythia, qwen
 from transformers import AutoModelForCausalLM
 
 from preflab.data.tokenize import ChatTemplate
-from preflab.model.load import (
-    adapter_task,
-    add_lora,
-    load_model,
-    load_tokenizer,
-    pad_apart_from,
-    pick_dtype,
-    save_model,
-)
+from preflab.model.adapters import adapter_task, add_lora
+from preflab.model.load import load_model, pick_dtype
 from preflab.model.responses import ResponseLogps
+from preflab.model.save import save_model
+from preflab.model.tokenizers import load_tokenizer, pad_apart_from
 from preflab.recipes.data import load_template
 from preflab.recipes.model import load_trainable
 from preflab.records import UserError
@@ -205,7 +200,7 @@ def test_a_slow_tokenizer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     class Slow:
         is_fast = False
 
-    monkeypatch.setattr("preflab.model.load.AutoTokenizer.from_pretrained", lambda *_args, **_options: Slow())
+    monkeypatch.setattr("preflab.model.tokenizers.AutoTokenizer.from_pretrained", lambda *_args, **_options: Slow())
     with pytest.raises(UserError, match=r"only a slow tokenizer; preflab needs a fast one \(tokenizer.json\)"):
         load_tokenizer(str(tmp_path))
 

@@ -12,9 +12,12 @@ from accelerate import Accelerator
 from peft import LoraModel
 from safetensors.torch import load_file
 
-from preflab.model.load import adapter_task, load_model, load_tokenizer, save_model
+from preflab.model.adapters import adapter_task
+from preflab.model.load import load_model
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import PROBE, ResponseLogps, ResponseRewards
+from preflab.model.save import save_model
+from preflab.model.tokenizers import load_tokenizer
 from preflab.recipes.data import load_template
 from preflab.recipes.merge import merge_adapter
 from preflab.recipes.model import load_trainable, save_trained

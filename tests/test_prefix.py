@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, FalconMambaConfig, Lfm2Config, MambaConfig, PhimoeConfig, Qwen3NextConfig
 
 from preflab.model import prefix
-from preflab.model.load import add_lora
+from preflab.model.adapters import add_lora
 from preflab.model.prefix import ATTENTION, Tree, prefix_batch, separate_batch
 from preflab.model.responses import (
     ResponseLogps,

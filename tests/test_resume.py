@@ -17,7 +17,8 @@ from accelerate import Accelerator
 from tiny_models import tiny_model
 from tiny_runs import history, run, steer, write_model
 
-from preflab.model.load import add_lora, load_model
+from preflab.model.adapters import add_lora
+from preflab.model.load import load_model
 from preflab.recipes import model as model_recipe
 from preflab.recipes.stage import fingerprint_weights
 from preflab.records import UserError

@@ -18,7 +18,8 @@ from tiny_models import tiny_model
 from tiny_tokenizers import WORDS, gemma3, llama3, mistral, pythia, qwen
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from preflab.model.load import load_model, save_model
+from preflab.model.load import load_model
+from preflab.model.save import save_model
 from preflab.recipes.data import load_template, template_of
 from preflab.recipes.merge import merge_adapter
 from preflab.recipes.model import load_trainable

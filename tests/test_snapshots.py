@@ -11,8 +11,9 @@ import tiny_runs
 import torch
 from safetensors.torch import load_file, save_file
 
-from preflab.model.load import load_model, load_tokenizer
+from preflab.model.load import load_model
 from preflab.model.snapshots import final_model, put_weights, snapshots_of, step_of
+from preflab.model.tokenizers import load_tokenizer
 from preflab.records import UserError
 
 

@@ -13,7 +13,8 @@ from preflab.data.tokenize import ChatTemplate
 from preflab.experiments.amounts import EVERYTHING, Amount, Wanted, measure
 from preflab.experiments.plan import Plan, PlannedStage
 from preflab.experiments.sizes import ModelSize, model_size
-from preflab.model.load import load_tokenizer, quiet
+from preflab.model.files import quiet
+from preflab.model.tokenizers import load_tokenizer
 from preflab.records import UserError
 from preflab.sandbox.tiny import build_tiny_model
 

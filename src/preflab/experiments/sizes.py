@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from preflab.model.load import adapter_base, loading
+from preflab.model.adapters import adapter_base
+from preflab.model.files import loading
 from preflab.model.snapshots import final_model
 
 

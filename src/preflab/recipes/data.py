@@ -11,7 +11,7 @@ from preflab.data.comparisons import Need, Side, choose_formats, fitting, read_c
 from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.templates import apply_named_template
 from preflab.data.tokenize import ChatTemplate, Dropped
-from preflab.model.load import load_tokenizer
+from preflab.model.tokenizers import load_tokenizer
 from preflab.recipes.settings import DataSettings, ModelSettings
 from preflab.records import UserError
 

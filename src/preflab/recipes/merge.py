@@ -10,7 +10,10 @@ import torch
 from peft import PeftModel
 
 from preflab.data.tokenize import ChatTemplate
-from preflab.model import load
+from preflab.model import adapters
+from preflab.model.load import load_model
+from preflab.model.save import save_model
+from preflab.model.tokenizers import load_tokenizer, pad_apart_from
 from preflab.recipes.model import example_ids
 from preflab.recipes.settings import MergeSettings
 from preflab.records import UserError
@@ -33,21 +36,21 @@ def merge_adapter(settings: MergeSettings) -> MergeResult:
     Raises UserError where the outputs of both differ by more than the tolerance, or the folder is in use.
     """
     adapter, folder = str(settings.adapter), settings.output_dir
-    if not load.adapter_base(adapter):
+    if not adapters.adapter_base(adapter):
         raise UserError(f"{adapter}: there is no adapter_config.json in it, so this is not the folder of an adapter")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: there is something already; choose a new folder for the merged model")
-    tokenizer = load.load_tokenizer(adapter, trust_remote_code=settings.trust_remote_code)
+    tokenizer = load_tokenizer(adapter, trust_remote_code=settings.trust_remote_code)
     # Half precision would round the sum of both away: the merged model would be another one.
-    task = load.adapter_task(adapter)
-    adapted = load.load_model(adapter, task, dtype=torch.float32, trust_remote_code=settings.trust_remote_code)
+    task = adapters.adapter_task(adapter)
+    adapted = load_model(adapter, task, dtype=torch.float32, trust_remote_code=settings.trust_remote_code)
     assert isinstance(adapted, PeftModel)
-    merged, difference = load.merge_adapter(adapted, example_ids(), tolerance=settings.tolerance)
+    merged, difference = adapters.merge_adapter(adapted, example_ids(), tolerance=settings.tolerance)
     stop_ids = ChatTemplate(tokenizer).stop_ids if tokenizer.chat_template else ()
     if task == "reward":
-        load.pad_apart_from(stop_ids, tokenizer, merged)
+        pad_apart_from(stop_ids, tokenizer, merged)
     unfinished = folder.with_name(f".{folder.name}.tmp")  # the folder appears whole or not at all
     shutil.rmtree(unfinished, ignore_errors=True)
-    load.save_model(merged, tokenizer, unfinished, stop_ids=stop_ids)
+    save_model(merged, tokenizer, unfinished, stop_ids=stop_ids)
     shutil.rmtree(folder, ignore_errors=True)  # empty, as was seen above
     return MergeResult(unfinished.rename(folder), difference)

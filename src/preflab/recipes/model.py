@@ -12,17 +12,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from preflab.data.tokenize import ChatTemplate
-from preflab.model.load import (
-    Task,
-    adapter_base,
-    add_lora,
-    load_model,
-    merge_adapter,
-    pad_apart_from,
-    pick_dtype,
-    save_model,
-)
+from preflab.model.adapters import Task, adapter_base, add_lora, merge_adapter
+from preflab.model.load import load_model, pick_dtype
 from preflab.model.responses import PROBE, Model, transformers_model
+from preflab.model.save import save_model
+from preflab.model.tokenizers import pad_apart_from
 from preflab.recipes.preference_settings import PreferenceSettings
 from preflab.recipes.settings import RewardSettings, SFTSettings
 from preflab.records import UserError

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from preflab.analysis.study import Judge, JudgeKind
 from preflab.config import named
 from preflab.judge.endpoint import api_key
-from preflab.model.load import load_tokenizer
+from preflab.model.tokenizers import load_tokenizer
 from preflab.recipes.judge import parse_judge
 from preflab.recipes.players import check_name
 from preflab.records import UserError

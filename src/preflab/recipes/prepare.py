@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from preflab.data.comparisons import Need
 from preflab.data.tokenize import ChatTemplate
-from preflab.model.load import Task
+from preflab.model.adapters import Task
 from preflab.model.responses import Model, check_positions
 from preflab.recipes.data import Splits, load_splits, load_template
 from preflab.recipes.model import TrainingSettings, load_trainable

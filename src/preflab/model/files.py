@@ -1,0 +1,73 @@
+"""Where models lie, and one message for the many ways in which reading them fails."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from preflab.records import UserError
+
+
+def where(name: str) -> str:
+    return str(Path(name).parent) if name.endswith(".gguf") else name
+
+
+def gguf(name: str) -> dict[str, Any]:
+    return {"gguf_file": Path(name).name} if name.endswith(".gguf") else {}
+
+
+@contextmanager
+def loading(name: str, what: str) -> Iterator[None]:
+    """Turn the many ways in which loading fails into one message."""
+    path = Path(name)
+    looks_local = path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or name.endswith(".gguf")
+    if not path.exists() and (looks_local or (path.parent != Path() and path.parent.is_dir())):
+        near = difflib.get_close_matches(
+            path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        )
+        raise UserError(f"no {what} at {name}" + (f"; did you mean {path.with_name(near[0])}?" if near else ""))
+    try:
+        # A download may take long, so it shows its progress.
+        with quiet() if path.exists() else nullcontext():
+            yield
+    except ImportError as error:
+        extra = " (pip install 'preflab[gguf]')" if name.endswith(".gguf") else ""
+        raise UserError(f"the {what} {name} needs a package that is not installed{extra}: {error}") from error
+    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, UserError):
+            raise
+        # Weights that do not fit are named in the second line.
+        found = " ".join(line.strip() for line in str(error).strip().splitlines()[:2]) or type(error).__name__
+        hint = (
+            ""
+            if path.exists()
+            else " (not a local folder; the model hub was asked for it. Is it reachable? A local path works too)"
+        )
+        raise UserError(f"could not load the {what} {name}{hint}: {found}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' progress bars and reports (of a missing reward head, say): what matters is said by us.
+
+    Nor with its word on a property that PEFT asks for by an old name, which no user can mend.
+    """
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r".*is_gradient_checkpointing.* is deprecated", FutureWarning)
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

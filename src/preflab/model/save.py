@@ -1,0 +1,46 @@
+"""Models and adapters, written to folders that other tools load."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
+
+from preflab.model.files import quiet
+from preflab.model.responses import Model, usual_attention
+
+
+def save_model(
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    stop_ids: Sequence[int] = (),
+    weights: dict[str, torch.Tensor] | None = None,
+) -> Path:
+    """Write a model (or its adapter) and its tokenizer in Hugging Face's format. The folder appears whole or not at
+    all.
+
+    `stop_ids` become what generation stops at; `weights` stand in for the model's own where those are sharded.
+    """
+    inner = usual_attention(model)
+    if stop_ids and inner.can_generate():
+        inner.generation_config.eos_token_id = list(stop_ids)
+        inner.generation_config.pad_token_id = tokenizer.pad_token_id
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with quiet():
+        if isinstance(model, PeftModel):
+            # A row that was added for the padding token is never read, and the base model does not have it.
+            model.save_pretrained(str(unfinished), state_dict=weights, save_embedding_layers=False)
+        else:
+            inner.save_pretrained(str(unfinished), state_dict=weights)
+    tokenizer.save_pretrained(unfinished)
+    if folder.exists():
+        shutil.rmtree(folder)
+    unfinished.rename(folder)
+    return folder
