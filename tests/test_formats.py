@@ -357,9 +357,9 @@ BAD_ROWS: dict[str, tuple[str, Row, str, str]] = {
     ),
     "unknown role": (
         "trl",
-        {"prompt": [{"role": "tool", "content": "x"}], "chosen": "a", "rejected": "b"},
+        {"prompt": [{"role": "referee", "content": "x"}], "chosen": "a", "rejected": "b"},
         "unknown role",
-        "tool",
+        "referee",
     ),
     "two replies": (
         "trl",

@@ -13,7 +13,7 @@ from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.fields import excerpt
 from preflab.data.files import READERS, ending_of
 from preflab.data.layout import Format
-from preflab.data.rows import refuse_half_characters, short_scalars
+from preflab.data.rows import parse, refuse_half_characters, short_scalars
 from preflab.data.sources import Source, open_source
 from preflab.records import Comparison, Message, RowError, UserError
 
@@ -67,7 +67,7 @@ def read_answers(spec: str) -> tuple[AnswerRow, ...]:
 
 def _answer(source: Source, form: Format, number: int, row: Mapping[str, Any]) -> AnswerRow:
     try:
-        found = form.parse(row)
+        found = parse(form, row)
         refuse_half_characters(found)
     except RowError as error:
         raise UserError(f"{source.where(number)}: {error}") from error

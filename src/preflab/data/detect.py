@@ -10,8 +10,9 @@ from preflab.data.fields import Row
 from preflab.data.formats import FORMATS
 from preflab.data.layout import Format, Kind
 from preflab.data.own_format import load_own_format
+from preflab.data.unpack import unpack
 from preflab.own_function import names_function
-from preflab.records import UserError
+from preflab.records import RowError, UserError
 
 # Where the columns fit several kinds, the one that makes more of them is meant.
 _PRECEDENCE: tuple[Kind, ...] = ("ranking", "unpaired", "demonstration", "prompts")
@@ -35,7 +36,7 @@ def choose_format(name: str | None, rows: Iterable[Row]) -> tuple[str, Format]:
 
 def detect_format(rows: Iterable[Row]) -> str:
     """The name of the one format that most of the first rows have. Raises UserError if there is none, or several."""
-    sample = list(islice(rows, _DETECTION_ROWS))
+    sample = [_unpacked(row) for row in islice(rows, _DETECTION_ROWS)]
     fitting = [
         name for name, form in FORMATS.items() if 2 * sum(_has_format(row, form) for row in sample) > len(sample)
     ]
@@ -57,6 +58,13 @@ def detect_format(rows: Iterable[Row]) -> str:
         f"{found}, which fit no known format; rename them, or give a function of your own with "
         f"--format file.py:function.{advice}"
     )
+
+
+def _unpacked(row: Row) -> Row:
+    try:
+        return unpack(row)
+    except RowError:  # said of that row when it is read
+        return row
 
 
 def _columns(name: str) -> set[str]:

@@ -9,18 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from preflab.records import Message, Role, RowError
+from preflab.records import RowError
 
 Row = Mapping[str, Any]
-
-# The names that chat data sets give to the three roles.
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-}
 
 
 def excerpt(value: Any, length: int = 60) -> str:
@@ -30,12 +21,17 @@ def excerpt(value: Any, length: int = 60) -> str:
     return shown if len(shown) <= length + 2 else f"{shown[:length]}…"
 
 
+def is_missing(value: object) -> bool:
+    """Null or NaN, which is how tables write that there is nothing."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def present(row: Row, name: str) -> Any:
     """The value of a field, which must be there and be neither null nor NaN."""
     if name not in row:
         raise RowError("missing field", f"`{name}`; the row has {', '.join(map(str, row)) or 'no fields'}")
     value = row[name]
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if is_missing(value):
         raise RowError("missing value", f"`{name}` is {'null' if value is None else 'NaN'}")
     return value
 
@@ -86,38 +82,3 @@ def truth(row: Row, name: str) -> bool:
     if found is None:
         raise RowError("no label", f"`{name}` is {excerpt(value)}; it must be true or false, or 1 or 0")
     return found
-
-
-def messages(row: Row, name: str) -> tuple[Message, ...]:
-    """Chat messages, as objects with `role` and `content` or with `from` and `value`."""
-    return tuple(_message(item, f"{name}[{index}]") for index, item in enumerate(records(row, name)))
-
-
-def message(row: Row, name: str) -> Message:
-    value = present(row, name)
-    if not isinstance(value, dict):
-        raise RowError("wrong type", f"`{name}` is {excerpt(value)}, not a message")
-    return _message(value, name)
-
-
-def _message(item: Row, name: str) -> Message:
-    role_key, content_key = ("from", "value") if "from" in item else ("role", "content")
-    if role_key not in item or content_key not in item:
-        raise RowError(
-            "wrong type", f"`{name}` has no {role_key} and {content_key}; it has {', '.join(map(str, item))}"
-        )
-    role = _ROLES.get(str(item[role_key]))
-    if role is None:
-        raise RowError("unknown role", f"`{name}` is by {excerpt(item[role_key])}; known are {', '.join(_ROLES)}")
-    return Message(role, as_text(item[content_key], f"{name}.{content_key}"))
-
-
-def conversation(row: Row, name: str) -> tuple[Message, ...]:
-    """A prompt given as text or as chat messages."""
-    value = present(row, name)
-    return messages(row, name) if isinstance(value, list) else user(as_text(value, name))
-
-
-def user(content: str, system: str = "") -> tuple[Message, ...]:
-    """One user turn, after a system message if there is one."""
-    return (*((Message("system", system),) if system else ()), Message("user", content))

@@ -9,6 +9,8 @@ from typing import Any
 
 from preflab.data.fields import Row, excerpt
 from preflab.data.layout import Format
+from preflab.data.messages import refuse_unsupported
+from preflab.data.unpack import unpack
 from preflab.records import Comparison, RowError
 
 _LONGEST_META = 200
@@ -19,22 +21,33 @@ def parse_row(form: Format, row: Row, number: int = 0) -> Comparison:
 
     Raises RowError where the row cannot be used, UserError where a user's own format function fails.
     """
-    found = form.parse(row)
+    found = parse(form, row)
     if not found.prompt or not found.prompt[-1].content.strip():
         raise RowError("empty prompt", "there is nothing to respond to")
     if found.prompt[-1].role != "user":
         raise RowError("not the user's turn", f"the prompt ends with a message of the {found.prompt[-1].role}")
     if not all(response.strip() for response in found.responses):
         raise RowError("empty response", "each response needs some text")
-    if len({response.strip() for response in found.responses}) < len(found.responses):
+    thought = found.reasoning or ("",) * len(found.responses)
+    if len(set(zip(map(str.strip, found.responses), map(str.strip, thought), strict=True))) < len(found.responses):
         raise RowError("identical responses", f"there is nothing to prefer in {excerpt(found.responses[0])}")
     refuse_half_characters(found)
     return replace(found, row=number, meta={**short_scalars(row, form.columns), **found.meta})
 
 
+def parse(form: Format, row: Row) -> Comparison:
+    """One row -> its comparison, as the format reads it: messages unpacked first, unless the format is a user's own."""
+    if form.fingerprint:
+        return form.parse(row)
+    unpacked = unpack(row)
+    refuse_unsupported(unpacked)
+    return form.parse(unpacked)
+
+
 def refuse_half_characters(comparison: Comparison) -> None:
     """Raises RowError for text with halves of characters, which JSON can hold, but neither tokenizers nor files."""
-    for content in (*(message.content for message in comparison.prompt), *comparison.responses):
+    said = (text for message in comparison.prompt for text in (message.content, message.reasoning))
+    for content in (*said, *comparison.responses, *comparison.reasoning):
         try:
             content.encode()
         except UnicodeEncodeError as error:

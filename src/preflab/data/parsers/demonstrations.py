@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from preflab.data.fields import Row, conversation, message, messages, text
+from preflab.data.fields import Row, text
+from preflab.data.messages import conversation, message, messages, of_replies
 from preflab.data.parsers.alpaca import with_system
 from preflab.data.parsers.sides import reply
 from preflab.records import Comparison, Message, RowError
@@ -10,7 +11,7 @@ from preflab.records import Comparison, Message, RowError
 
 def sharegpt_ranking(row: Row) -> Comparison:
     prompt = with_system(row, messages(row, "conversations"))
-    return Comparison(prompt, (message(row, "chosen").content, message(row, "rejected").content))
+    return of_replies(prompt, (message(row, "chosen"), message(row, "rejected")))
 
 
 def prompt_response(row: Row) -> Comparison:
@@ -22,7 +23,7 @@ def prompt_response(row: Row) -> Comparison:
 
 def prompt_completion(row: Row) -> Comparison:
     prompt = conversation(row, "prompt")
-    return Comparison(prompt, (reply(row, "completion", prompt),))
+    return of_replies(prompt, (reply(row, "completion", prompt),))
 
 
 def chat(row: Row) -> Comparison:
@@ -36,7 +37,7 @@ def sharegpt(row: Row) -> Comparison:
 def _demonstration(turns: tuple[Message, ...], name: str) -> Comparison:
     if not turns or turns[-1].role != "assistant":
         raise RowError("not one response", f"`{name}` must end with the assistant's turn")
-    return Comparison(turns[:-1], (turns[-1].content,))
+    return of_replies(turns[:-1], turns[-1:])
 
 
 def prompts(row: Row) -> Comparison:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from preflab.data.fields import Row, choice, conversation, excerpt, present, records, text, user
+from preflab.data.fields import Row, choice, excerpt, present, records, text
+from preflab.data.messages import conversation, user
 from preflab.records import Comparison, RowError
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from preflab.data.fields import Row, as_text, conversation, excerpt, number, present, records, text, user
+from preflab.data.fields import Row, as_text, excerpt, number, present, records, text
+from preflab.data.messages import conversation, user
 from preflab.data.parsers.alpaca import alpaca_prompt
 from preflab.records import Comparison, Message, RowError
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from preflab.data.fields import Row, conversation, messages, number, present, text, truth, user
+from preflab.data.fields import Row, number, present, text, truth
+from preflab.data.messages import conversation, messages, of_replies, user
 from preflab.data.parsers.sides import reply, shared
 from preflab.records import Comparison, RowError
 
 
 def trl(row: Row) -> Comparison:
     prompt = conversation(row, "prompt")
-    return Comparison(prompt, (reply(row, "chosen", prompt), reply(row, "rejected", prompt)))
+    return of_replies(prompt, (reply(row, "chosen", prompt), reply(row, "rejected", prompt)))
 
 
 def trl_implicit(row: Row) -> Comparison:
@@ -22,7 +23,7 @@ def trl_implicit(row: Row) -> Comparison:
         prompt = prompt[: shared(prompt, messages(row, "rejected"))]
         if prompt and prompt[-1].role == "assistant":
             prompt = prompt[:-1]  # both sides give the same answer; said below, as "identical responses"
-        return Comparison(prompt, (reply(row, "chosen", prompt), reply(row, "rejected", prompt)))
+        return of_replies(prompt, (reply(row, "chosen", prompt), reply(row, "rejected", prompt)))
     chosen, rejected = text(row, "chosen"), text(row, "rejected")
     if chosen == rejected:
         raise RowError("identical responses", "`chosen` and `rejected` are the same text")
@@ -42,4 +43,4 @@ def rewardbench(row: Row) -> Comparison:
 
 def trl_unpaired(row: Row) -> Comparison:
     prompt = conversation(row, "prompt")
-    return Comparison(prompt, (reply(row, "completion", prompt),), label=truth(row, "label"))
+    return of_replies(prompt, (reply(row, "completion", prompt),), label=truth(row, "label"))
