@@ -112,7 +112,7 @@ def unread_fields(value: object) -> set[str]:
     return {
         str(key)
         for item in items
-        if is_message(item)
+        if isinstance(item, dict) and is_message(item)
         for key, said in item.items()
         if key not in _READ and not is_nothing(said)
     }
@@ -210,7 +210,8 @@ def _content(value: object, name: str) -> tuple[str, str]:
         value = _by_row(value) or [value]
     if not isinstance(value, list):
         return as_text(value, name), ""
-    said, thought = [], []
+    said: list[str] = []
+    thought: list[str] = []
     for index, part in enumerate(value):
         is_thought, text = _part(part, f"{name}[{index}]")
         (thought if is_thought else said).append(text)
