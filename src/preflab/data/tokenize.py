@@ -59,6 +59,10 @@ class ChatTemplate:
     token after the assistant's text: the *terminator*. Where the template renders none, the tokenizer's EOS takes the
     place of whatever it renders after the text. Nothing else is added: BOS appears as often as the template renders it.
 
+    With `whole_turn`, for reward models, a response goes on to the end of all that the template renders, as others read
+    theirs: at the last token of the rendered conversation, whatever it is, save any `unread_id` at its end, which
+    transformers passes over as padding.
+
     Attributes:
         tokenizer: the tokenizer given; its chat template is read once, here.
         terminator_id: the id that ends every response.
@@ -67,8 +71,19 @@ class ChatTemplate:
         UserError: the tokenizer has no chat template, the template cannot render one exchange, or nothing ends a turn.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        own_stop_ids: Sequence[int] = (),
+        whole_turn: bool = False,
+        unread_id: int | None = None,
+    ) -> None:
+        """`own_stop_ids` are those that the model's files name, besides the template's and the tokenizer's."""
         self.tokenizer = tokenizer
+        self.whole_turn = whole_turn
+        self._own_stop_ids = tuple(own_stop_ids)
+        self.unread_id = unread_id
         self._name = tokenizer.name_or_path or "the tokenizer"
         if not tokenizer.is_fast:
             raise UserError(
@@ -119,24 +134,39 @@ class ChatTemplate:
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """Ids that end generation: the terminator, and the tokenizer's EOS where that is another token."""
+        """Ids that end generation: the terminator, then the tokenizer's EOS and the model's own, each once."""
         eos = self.tokenizer.eos_token_id
-        return (self.terminator_id,) if eos in (None, self.terminator_id) else (self.terminator_id, eos)
+        return tuple(dict.fromkeys([self.terminator_id, *([] if eos is None else [eos]), *self._own_stop_ids]))
+
+    @property
+    def stops(self) -> dict[str, list[int]]:
+        """Ids beyond terminator and EOS that end generation, which `fingerprint` does not know of; empty without any.
+
+        Responses are made from these as well as from the tokenizer and its template.
+        """
+        others = set(self._own_stop_ids) - {self.terminator_id, self.tokenizer.eos_token_id}
+        return {"stop_ids": sorted(others)} if others else {}
 
     @cached_property
     def ending_at_terminator(self) -> str:
         """The chat template, save that a conversation that ends with the assistant's turn ends with its terminator.
 
         Other tools score a whole rendered conversation at its last token. With this template that is the token that a
-        reward model of ours was trained at, not a line break after it.
+        reward model of ours was trained at, not a line break after it. A model that is read there is trained there.
         """
-        appended = "" if self._untrained_tail != self._tail else self.tokenizer.eos_token
-        return end_at_terminator(str(self.tokenizer.get_chat_template()), self._untrained_tail, appended)
+        return str(self.tokenizer.get_chat_template()) if self.whole_turn else self.ending_with("")
+
+    def ending_with(self, mark: str) -> str:
+        """The chat template, save that it renders terminator and `mark` at the end of a last turn of the assistant."""
+        terminator = "" if self._untrained_tail != self._tail else self.tokenizer.eos_token
+        return end_at_terminator(str(self.tokenizer.get_chat_template()), self._untrained_tail, terminator + mark)
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of everything that decides the ids: the tokenizer's vocabulary and rules, template, special tokens."""
         specials = {**self.tokenizer.special_tokens_map, "terminator": self.terminator_id}
+        if self.whole_turn:
+            specials["read"] = f"whole turn but {self.unread_id}"
         parts = (self._clean_backend().to_str(), self._template, json.dumps(specials, sort_keys=True))
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -250,7 +280,7 @@ class ChatTemplate:
             spoken = whole[len(prompt) : len(whole) - len(self._tail)]
             if spoken.strip() in ("", self._lead.strip()):
                 raise RowError("empty response", repr(response))
-            texts.append(whole[: len(whole) - len(self._untrained_tail)])
+            texts.append(whole if self.whole_turn else whole[: len(whole) - len(self._untrained_tail)])
         return texts
 
     def _assemble(
@@ -260,14 +290,16 @@ class ChatTemplate:
         history = [message.content for message in comparison.prompt]
         self._refuse_control_tokens(prompt, history)
         # A terminator that the template renders is among the ids already.
-        terminator = [] if self._untrained_tail != self._tail else [self.terminator_id]
+        terminator = [] if self.whole_turn or self._untrained_tail != self._tail else [self.terminator_id]
         responses = []
         for whole, response in zip(wholes, comparison.responses, strict=True):
             self._refuse_control_tokens(whole, [*history, response])
             if whole[: len(prompt)] != prompt:
                 raise RowError("the prompt is not a prefix", self._show_mismatch(prompt, whole))
+            while self.whole_turn and whole and whole[-1] == self.unread_id:
+                whole.pop()
             responses.append((*whole[len(prompt) :], *terminator))
-        if any(len(response) < 2 for response in responses):
+        if any(len(response) < (1 if self.whole_turn else 2) for response in responses):
             raise RowError("empty response", "the tokenizer makes nothing of it")
         if len(set(responses)) < len(responses):
             raise RowError("identical responses", repr(comparison.responses[0][:80]))

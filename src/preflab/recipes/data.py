@@ -11,8 +11,10 @@ from preflab.data.comparisons import Need, Side, choose_formats, fitting, read_c
 from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.templates import apply_named_template
 from preflab.data.tokenize import ChatTemplate, Dropped
-from preflab.model.tokenizers import load_tokenizer
-from preflab.recipes.settings import DataSettings, ModelSettings
+from preflab.model.adapters import Task
+from preflab.model.configs import is_reward_model, own_stop_ids, read_config, unread_id
+from preflab.model.tokenizers import load_tokenizer, padding_for
+from preflab.recipes.settings import DataSettings, ModelSettings, RewardSettings
 from preflab.records import UserError
 
 
@@ -34,16 +36,43 @@ class Splits:
         return "\n".join(line for side, dataset in parts.items() for line in _describe(side, dataset))
 
 
-def load_template(settings: ModelSettings) -> ChatTemplate:
-    """The model's chat template, or the one chosen by name."""
-    return template_of(settings.model, settings.chat_template, trust_remote_code=settings.trust_remote_code)
+def load_template(settings: ModelSettings, task: Task = "policy") -> ChatTemplate:
+    """The model's chat template, or the one chosen by name.
+
+    A reward model that is trained on is read where it has been read so far (see `template_of`); one that starts from a
+    language model, at the terminator. Where an adapter's base model has no token to pad with but the terminator, a line
+    break is put after it and read: others would pass over the terminator as padding.
+    """
+    fresh = task == "reward" and not is_reward_model(settings.model)
+    template = template_of(
+        settings.model,
+        settings.chat_template,
+        task="policy" if fresh else task,
+        trust_remote_code=settings.trust_remote_code,
+    )
+    if fresh and isinstance(settings, RewardSettings) and settings.lora:
+        config = read_config(settings.model, trust_remote_code=settings.trust_remote_code).get_text_config()
+        tokenizer = template.tokenizer
+        if padding_for(template.stop_ids, tokenizer, rows=getattr(config, "vocab_size", None)) is None:
+            tokenizer.chat_template = template.ending_with("\n")
+            return ChatTemplate(tokenizer, whole_turn=True, unread_id=tokenizer.eos_token_id)
+    return template
 
 
-def template_of(model: str, chat_template: str | None, *, trust_remote_code: bool = False) -> ChatTemplate:
-    """The chat template of a model by its name, or the template called `chat_template`."""
+def template_of(
+    model: str, chat_template: str | None, *, task: Task = "policy", trust_remote_code: bool = False
+) -> ChatTemplate:
+    """The chat template of a model by its name, or the template called `chat_template`.
+
+    A reward model is read where its author reads it, at the last token that its own template renders, which with models
+    of ours is the terminator; with a template called by name, at the terminator.
+    """
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
     apply_named_template(tokenizer, chat_template)
-    return ChatTemplate(tokenizer)
+    if task == "reward" and chat_template is None:
+        unread = unread_id(model, tokenizer.pad_token_id, trust_remote_code=trust_remote_code, revision=None)
+        return ChatTemplate(tokenizer, own_stop_ids=own_stop_ids(model), whole_turn=True, unread_id=unread)
+    return ChatTemplate(tokenizer, own_stop_ids=own_stop_ids(model))
 
 
 def load_splits(settings: DataSettings, template: ChatTemplate, *, need: Need, seed: int) -> Splits:

@@ -86,9 +86,10 @@ def _bench(settings: FrontierSettings) -> _Bench:
     if accelerator.num_processes > 1:
         raise UserError("a frontier is measured by one process: run preflab frontier without a launcher")
     reference, reward = model_of(settings.reference), model_of(settings.reward_model)
+    tasks: tuple[tuple[str, Task], ...] = ((reference, "policy"), (reward, "reward"))
     template, reward_template = (
-        template_of(name, settings.chat_template, trust_remote_code=settings.trust_remote_code)
-        for name in (reference, reward)
+        template_of(name, settings.chat_template, task=task, trust_remote_code=settings.trust_remote_code)
+        for name, task in tasks
     )
     prompts = _prompts(settings, template)
     device = accelerator.device

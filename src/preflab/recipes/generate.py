@@ -53,7 +53,12 @@ def generate_responses(settings: GenerateSettings) -> GenerateResult:
     dtype = pick_dtype(settings.dtype, device, frozen=True)
     model = load_model(settings.model, "policy", dtype=dtype, trust_remote_code=settings.trust_remote_code)
     model = model.to(device).eval()
-    fingerprints = {"model": fingerprint_weights(model), "prompts": data, "template": template.fingerprint}
+    fingerprints: dict[str, object] = {
+        "model": fingerprint_weights(model),
+        "prompts": data,
+        "template": template.fingerprint,
+    }
+    fingerprints |= template.stops
     output = settings.output
     state = open_output(output, "generate", settings, fingerprints, seed=settings.seed, overwrite=settings.overwrite)
     if state != "done":

@@ -32,6 +32,7 @@ def local_judge(judge: Judge, settings: JudgingSettings, *, seed: int) -> Langua
         "model": judge.source,
         "weights": fingerprint_weights(model),
         "template": template.fingerprint,
+        **template.stops,
         "temperature": temperature,
         "max_tokens": reply_cap(settings),
         "verdict_from": settings.verdict_from,
@@ -54,7 +55,7 @@ def reward_judge(judge: Judge, settings: JudgingSettings, *, seed: int) -> Scori
     """A reward model, loaded; it scores as `preflab score` does."""
     accelerator = make_accelerator()
     trust = settings.trust_remote_code
-    template = template_of(judge.source, settings.judge_chat_template, trust_remote_code=trust)
+    template = template_of(judge.source, settings.judge_chat_template, task="reward", trust_remote_code=trust)
     dtype = pick_dtype(settings.dtype, accelerator.device, frozen=True)
     model = load_model(judge.source, "reward", dtype=dtype, trust_remote_code=trust)
     limits = {"max_length": settings.max_length, "max_prompt_length": settings.max_prompt_length}

@@ -11,9 +11,10 @@ from peft import PeftModel
 
 from preflab.data.tokenize import ChatTemplate
 from preflab.model import adapters
+from preflab.model.configs import own_stop_ids
 from preflab.model.load import load_model
 from preflab.model.save import save_model
-from preflab.model.tokenizers import load_tokenizer, pad_apart_from
+from preflab.model.tokenizers import load_tokenizer, pad_apart_from, pad_with
 from preflab.recipes.model import example_ids
 from preflab.recipes.settings import MergeSettings
 from preflab.records import UserError
@@ -46,9 +47,14 @@ def merge_adapter(settings: MergeSettings) -> MergeResult:
     adapted = load_model(adapter, task, dtype=torch.float32, trust_remote_code=settings.trust_remote_code)
     assert isinstance(adapted, PeftModel)
     merged, difference = adapters.merge_adapter(adapted, example_ids(), tolerance=settings.tolerance)
-    stop_ids = ChatTemplate(tokenizer).stop_ids if tokenizer.chat_template else ()
+    stop_ids = own_stop_ids(adapter)
+    if tokenizer.chat_template:
+        stop_ids = ChatTemplate(tokenizer, own_stop_ids=stop_ids).stop_ids
     if task == "reward":
-        pad_apart_from(stop_ids, tokenizer, merged)
+        if tokenizer.pad_token_id is None:
+            pad_apart_from(stop_ids, tokenizer, merged)
+        else:  # the adapter was trained with it
+            pad_with(tokenizer.pad_token_id, tokenizer, merged)
     unfinished = folder.with_name(f".{folder.name}.tmp")  # the folder appears whole or not at all
     shutil.rmtree(unfinished, ignore_errors=True)
     save_model(merged, tokenizer, unfinished, stop_ids=stop_ids)

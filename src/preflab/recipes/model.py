@@ -16,7 +16,7 @@ from preflab.model.adapters import Task, adapter_base, add_lora, merge_adapter
 from preflab.model.load import load_model, pick_dtype
 from preflab.model.responses import PROBE, Model, transformers_model
 from preflab.model.save import save_model
-from preflab.model.tokenizers import pad_apart_from
+from preflab.model.tokenizers import pad_apart_from, pad_with
 from preflab.recipes.preference_settings import PreferenceSettings
 from preflab.recipes.settings import RewardSettings, SFTSettings
 from preflab.records import UserError
@@ -50,7 +50,10 @@ def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplat
     inner = transformers_model(model)
     if task == "reward":
         # What other tools need to pool the token that is trained here.
-        pad_apart_from(template.stop_ids, template.tokenizer, inner)
+        if template.unread_id is None:
+            pad_apart_from(template.stop_ids, template.tokenizer, inner, grow=not settings.lora)
+        else:
+            pad_with(template.unread_id, template.tokenizer, inner)
         template.tokenizer.chat_template = template.ending_at_terminator
     if settings.lora and isinstance(model, PreTrainedModel):
         model = add_lora(
@@ -103,7 +106,7 @@ def save_trained(accelerator: Accelerator, prepared: nn.Module, template: ChatTe
             assert isinstance(saved, PeftModel)
             merged, _ = merge_adapter(saved, example_ids())
             if task == "reward":
-                pad_apart_from(template.stop_ids, template.tokenizer, merged)
+                pad_with(template.tokenizer.pad_token_id, template.tokenizer, merged)
             save_model(merged, template.tokenizer, final, stop_ids=template.stop_ids)
     accelerator.wait_for_everyone()
     return final

@@ -48,7 +48,7 @@ def prepare(
     `inputs` are fingerprints of what the run is made from besides settings, model and data.
     """
     accelerator = start_accelerator(settings)
-    template = load_template(settings)
+    template = load_template(settings, task)
     splits = load_splits(settings, template, need=need, seed=settings.seed)
     model = load_trainable(settings, task, template, accelerator.device)
     for dataset in filter(None, (splits.training, splits.held_out)):

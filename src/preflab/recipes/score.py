@@ -47,7 +47,9 @@ class ScoreResult:
 def score_responses(settings: ScoreSettings) -> ScoreResult:
     """Score every response of the data with a reward model; the lines are described at `preflab.score.score_rows`."""
     accelerator = make_accelerator()
-    template = template_of(settings.reward_model, settings.chat_template, trust_remote_code=settings.trust_remote_code)
+    template = template_of(
+        settings.reward_model, settings.chat_template, task="reward", trust_remote_code=settings.trust_remote_code
+    )
     source, formats = _open(settings)
     dataset = _tokenize(source, formats, template, settings)
     dtype = pick_dtype(settings.dtype, accelerator.device, frozen=True)
