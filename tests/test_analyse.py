@@ -292,9 +292,9 @@ def test_correlation_with_a_constant_is_none() -> None:
 
 
 def pairs(scores: Sequence[tuple[float, float]]) -> tuple[ScoredPair, ...]:
-    prompt = (Message("user", "q"),)
     return tuple(
-        ScoredPair(row, prompt, "a b", "a b c"[: 5 if row % 2 else 1], *both) for row, both in enumerate(scores)
+        ScoredPair(row, (Message("user", f"q{row}"),), "a b", "a b c"[: 5 if row % 2 else 1], *both)
+        for row, both in enumerate(scores)
     )
 
 

@@ -13,7 +13,8 @@ import pytest
 import tiny_runs
 
 from preflab import cli
-from preflab.analysis.study import Study, read_study, verdict
+from preflab.analysis.study import Study, verdict
+from preflab.analysis.study_rows import read_study
 from preflab.recipes.compare import compare_models
 from preflab.recipes.report import ReportResult, build_report
 from preflab.recipes.study_settings import CompareSettings, ReportSettings

@@ -225,7 +225,7 @@ def preferring(right: float, longer: float) -> Study:
         low, high = sorted(rng.normal(1.0, 1.0, size=2).tolist())
         scores = (high, low) if row < 200 * right else (low, high)
         texts = ("a b", "a") if (row * 7) % 200 < 200 * longer else ("a", "a b")
-        pairs.append(ScoredPair(row, (Message("user", "q"),), *texts, *scores))
+        pairs.append(ScoredPair(row, (Message("user", f"q{row}"),), *texts, *scores))
     return replace(scored([0.5, -0.4] * 20), preference_data={"reward": tuple(pairs)})
 
 
@@ -297,7 +297,7 @@ def test_models_are_compared_with_each_other_too() -> None:
     cases = [
         case(
             row,
-            dict.fromkeys(("base", "sft", "dpo"), "a b c"),
+            {name: f"a b {name}" for name in ("base", "sft", "dpo")},
             scores={
                 name: {"reward": float(mean + rng.normal())} for name, mean in (("base", 0), ("sft", 1), ("dpo", 2))
             },
@@ -325,7 +325,7 @@ def test_of_many_models_the_best_are_named() -> None:
     cases = [
         case(
             row,
-            dict.fromkeys(names, "x"),
+            {name: name for name in names},
             scores={name: {"reward": float(place * (row % 3 > 0))} for place, name in enumerate(names)},
         )
         for row in range(60)

@@ -9,7 +9,7 @@ import math
 
 import pytest
 
-from preflab.analysis.study import read_study
+from preflab.analysis.study_rows import read_study
 from preflab.recipes import quickstart
 from preflab.recipes.settings import QuickstartSettings
 from preflab.rundir import read_json, read_jsonl

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from preflab.analysis.grid import read_grid
-from preflab.analysis.study import read_study
+from preflab.analysis.study_rows import read_study
 from preflab.analysis.verdicts import write_verdicts
 from preflab.recipes import compare
 from preflab.recipes.compare import compare_models

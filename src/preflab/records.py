@@ -62,6 +62,15 @@ def messages_from_json(rows: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]
     return tuple(Message(row["role"], row["content"], row.get("reasoning_content", "")) for row in rows)
 
 
+def unit_of(prompt: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+    """What makes two prompts one: who says what in them. All statistics count by it.
+
+    Responses to the same prompt are samples of it, in whatever rows they stand: they are not independent of each other.
+    White space around a turn makes no other prompt, and neither does what was thought before it.
+    """
+    return tuple((message.role, message.content.strip()) for message in prompt)
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """A prompt and its ranked responses, best first.

@@ -18,6 +18,7 @@ from preflab.analysis.statistics import (
     floats,
     mcnemar_exact,
     mean_estimate,
+    numbered,
     per_prompt,
     rate_estimate,
     sign_test,
@@ -55,10 +56,10 @@ class Frame:
 
 def frame(study: Study, seed: int) -> Frame:
     """Lay a study out as arrays."""
-    rows = {row: index for index, row in enumerate(dict.fromkeys(case.row for case in study.cases))}
+    prompt_of = numbered(case.unit for case in study.cases)
     return Frame(
         study,
-        np.array([rows[case.row] for case in study.cases], dtype=np.int64),
+        prompt_of,
         tuple(case.subset for case in study.cases),
         {
             model.name: np.array([case.answers[model.name].words for case in study.cases], dtype=np.float64)
@@ -68,7 +69,7 @@ def frame(study: Study, seed: int) -> Frame:
             model.name: np.array([len(case.answers[model.name].text) for case in study.cases], dtype=np.float64)
             for model in study.models
         },
-        draw_resamples(len(rows), seed),
+        draw_resamples(int(prompt_of.max(initial=-1)) + 1, seed),
     )
 
 

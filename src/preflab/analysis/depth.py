@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from preflab.analysis.contests import Frame
 from preflab.analysis.diversity import words
 from preflab.analysis.results import Depth, Estimate
-from preflab.analysis.statistics import Floats, floats, per_prompt, wilson_estimate
+from preflab.analysis.statistics import Floats, floats, numbered, per_prompt, wilson_estimate
 from preflab.analysis.study import Judge
 from preflab.analysis.wording import capital, listed, percent, who
+from preflab.records import unit_of
 
 QUANTILES = (0.01, 0.99)  # of the scores of preference data: by construction 2 % of those lie outside
 FEWEST_PAIRS = 50  # 100 responses, so that one of them lies beyond each quantile
@@ -35,8 +36,8 @@ def depth(data: Frame, judge: Judge) -> Depth | None:
     chosen = np.array([pair.score_chosen for pair in pairs])
     rejected = np.array([pair.score_rejected for pair in pairs])
     longer_by = np.array([len(words(pair.chosen)) - len(words(pair.rejected)) for pair in pairs])
-    rows = {row: index for index, row in enumerate(dict.fromkeys(pair.row for pair in pairs))}
-    ranked = per_prompt((chosen > rejected).astype(float), np.array([rows[pair.row] for pair in pairs]), len(rows))
+    prompt_of = numbered(unit_of(pair.prompt) or pair.row for pair in pairs)
+    ranked = per_prompt((chosen > rejected).astype(float), prompt_of, int(prompt_of.max()) + 1)
     accuracy = wilson_estimate(ranked)
     assert accuracy is not None
     known = np.concatenate([chosen, rejected])

@@ -18,7 +18,8 @@ from preflab.analysis.frontier import HEAD as FRONTIER
 from preflab.analysis.frontier import Frontier, read_frontier
 from preflab.analysis.grid import read_grid
 from preflab.analysis.results import Analysis, GridCell
-from preflab.analysis.study import Study, read_study
+from preflab.analysis.study import Study
+from preflab.analysis.study_rows import read_study
 from preflab.records import DisagreementError, UserError
 from preflab.rundir import read_json, read_jsonl
 

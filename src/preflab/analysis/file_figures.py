@@ -14,7 +14,7 @@ from preflab.analysis.contests import Frame, contest, frame
 from preflab.analysis.results import Contest, Estimate
 from preflab.analysis.statistics import wilson_estimate
 from preflab.analysis.study import Answer, Case, Judge, Player, Study
-from preflab.analysis.verdicts import OUTCOMES, VerdictFile, combine
+from preflab.analysis.verdicts import OUTCOMES, VerdictFile
 from preflab.records import Outcome, Pair, SampleVerdict
 
 _SAMPLE_ID = re.compile(r"(\d+)/(\d+)")  # ours: row of the prompt, and which of its samples
@@ -23,19 +23,22 @@ _NO_TEXTS = Pair("", (), "", "")
 
 @dataclass(frozen=True, slots=True)
 class FileFigures:
-    """What a verdict file says. `rates` are shares of all samples, errors too, with Wilson's interval over prompts."""
+    """What a verdict file says. `rates` are shares of all samples, errors too, with Wilson's interval over prompts;
+    `same_text` counts the samples whose two responses are one text, which tie.
+    """
 
     file: Path
     judgements: int
     samples: int
     prompts: int
     rates: Mapping[Outcome, Estimate]
+    same_text: int
     contest: Contest
 
 
 def file_figures(file: VerdictFile, *, seed: int = 0) -> FileFigures:
     """All that follows from the rows of a verdict file; what needs the responses' texts only where it has them."""
-    samples = combine(file.judgements)
+    samples = file.samples
     data = frame(_as_study(file, samples), seed)
     judge, model, opponent = data.study.judges[0], data.study.models[1].name, data.study.baseline
     found = contest(data, judge, model, opponent)
@@ -43,7 +46,9 @@ def file_figures(file: VerdictFile, *, seed: int = 0) -> FileFigures:
     if samples.keys() - file.pairs.keys():
         lacking = "the file lacks texts of responses"
         found = replace(found, by_length={}, length_controlled=None, length_controlled_note=lacking)
-    return FileFigures(file.path, len(file.judgements), len(samples), data.prompts, _rates(data, samples), found)
+    same_text = sum(pair.response == pair.opponent for pair in file.pairs.values())
+    counted = (len(file.judgements), len(samples), data.prompts)
+    return FileFigures(file.path, *counted, _rates(data, samples), same_text, found)
 
 
 def _rates(data: Frame, samples: Mapping[str, SampleVerdict]) -> dict[Outcome, Estimate]:
@@ -67,7 +72,8 @@ def _as_study(file: VerdictFile, samples: Mapping[str, SampleVerdict]) -> Study:
         answers = {
             name: Answer(text, None, None, {}) for name, text in ((opponent, texts.opponent), (model, texts.response))
         }
-        return Case(row, int(ours[2]) if ours else 0, texts.prompt, None, answers, {(judge.name, model): found})
+        prompt = file.prompts.get(sample_id, ())
+        return Case(row, int(ours[2]) if ours else 0, prompt, None, answers, {(judge.name, model): found})
 
     return Study(
         folder=file.path.parent,

@@ -7,7 +7,7 @@ none. All figures of a study share one set of resamples, so they can be set besi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,12 @@ def draw_resamples(prompts: int, seed: int) -> Floats:
 def floats(values: Sequence[float | None]) -> Floats:
     """The values as an array, NaN where there is none."""
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def numbered(units: Iterable[Hashable]) -> NDArray[np.int64]:
+    """The number of each one's unit, from 0 in the order of first appearance: what `prompt_of` is everywhere."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(unit, len(numbers)) for unit in units], dtype=np.int64)
 
 
 def per_prompt(values: Floats, prompt_of: NDArray[np.int64], prompts: int) -> Floats:

@@ -50,6 +50,7 @@ _ORDERS: Mapping[str, Order] = {
 _PLACES: Mapping[str, Winner] = {"a": "first", "b": "second"}
 
 _RAW = ("raw", "raw_judgement", "raw_response", "raw_gpt4_response")
+_PROMPT = ("prompt", "instruction")
 _ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
 
@@ -109,11 +110,16 @@ def leaning(points: float) -> Outcome:
     return "win" if points > 0.5 else "loss" if points < 0.5 else "tie"
 
 
+def prompt_of(row: Row) -> tuple[Message, ...]:
+    """The row's prompt, empty where it has none."""
+    return next((found for name in _PROMPT if (found := _messages(row.get(name)))), ())
+
+
 def pair_of(row: Row, sample_id: str) -> Pair | None:
     """Prompt and responses, where the row has all three."""
     response = row.get("model_response")
     opponent = next((row[name] for word in OPPONENT_WORDS if (name := f"{word}_response") in row), None)
-    prompt = _messages(row.get("prompt"))
+    prompt = prompt_of(row)
     if prompt and isinstance(response, str) and isinstance(opponent, str):
         return Pair(sample_id, prompt, response, opponent)
     return None

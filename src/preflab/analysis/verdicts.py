@@ -17,6 +17,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from preflab.analysis.stored_figures import stored_figures, unlike_rows
@@ -29,9 +30,10 @@ from preflab.analysis.verdict_rows import (
     leaning,
     opponent_words_of,
     pair_of,
+    prompt_of,
     verdict_row,
 )
-from preflab.records import DisagreementError, Judgement, Outcome, Pair, SampleVerdict, UserError
+from preflab.records import DisagreementError, Judgement, Message, Outcome, Pair, SampleVerdict, UserError
 from preflab.redaction import redact
 from preflab.rundir import read_json, read_jsonl, to_json, write_json
 
@@ -46,27 +48,44 @@ _CONTAINERS = ("results", "samples", "per_sample", "annotations", "judgements", 
 
 @dataclass(frozen=True, slots=True)
 class VerdictFile:
-    """A verdict file as read. `pairs` are by `sample_id`, of the samples whose rows have prompt and responses."""
+    """A verdict file as read. `pairs` are by `sample_id`, of samples whose rows have prompt and responses; `prompts`
+    too, of those that have a prompt.
+    """
 
     path: Path
     metadata: Mapping[str, Any]
     opponent_word: OpponentWord
     judgements: tuple[Judgement, ...]
     pairs: Mapping[str, Pair]
+    prompts: Mapping[str, tuple[Message, ...]]
+
+    @property
+    def samples(self) -> dict[str, SampleVerdict]:
+        """What is said of each sample, by `sample_id`."""
+        return combine(self.judgements, self.pairs)
 
 
 # ---- judgements to samples -----------------------------------------------------------------------------------------
 
 
-def combine(judgements: Iterable[Judgement]) -> dict[str, SampleVerdict]:
-    """What the judgements of each sample say together, by `sample_id`, in the order of first appearance."""
+def combine(
+    judgements: Iterable[Judgement], pairs: Mapping[str, Pair] = MappingProxyType({})
+) -> dict[str, SampleVerdict]:
+    """What the judgements of each sample say together, by `sample_id`, in the order of first appearance.
+
+    Where `pairs` (by `sample_id`) show that both responses are the same text, that is a tie, whatever was judged: a
+    preference between them is of the place, or of rounding.
+    """
     grouped: dict[str, list[Judgement]] = {}
     for judgement in judgements:
         grouped.setdefault(judgement.sample_id, []).append(judgement)
-    return {sample_id: _together(group) for sample_id, group in grouped.items()}
+    same = {sample_id for sample_id, pair in pairs.items() if pair.response == pair.opponent}
+    return {sample_id: _together(group, same_text=sample_id in same) for sample_id, group in grouped.items()}
 
 
-def _together(judgements: Sequence[Judgement]) -> SampleVerdict:
+def _together(judgements: Sequence[Judgement], *, same_text: bool) -> SampleVerdict:
+    if same_text:
+        return SampleVerdict("tie", POINTS["tie"], None, tuple(judgements))
     outcomes = {judgement.outcome for judgement in judgements}
     if "error" in outcomes:
         return SampleVerdict("error", None, None, tuple(judgements))
@@ -91,8 +110,7 @@ def read_journal(path: Path) -> VerdictFile:
 
     Raises UserError as `read_verdicts` does for rows that cannot be understood.
     """
-    judgements, pairs, words = _parse(path, _journal_rows(path) if path.exists() else [])
-    return VerdictFile(path, {}, next(iter(words), "baseline"), judgements, pairs)
+    return _file(path, {}, *_parse(path, _journal_rows(path) if path.exists() else []))
 
 
 def _journal_rows(path: Path) -> list[Any]:
@@ -118,7 +136,7 @@ def write_verdicts(
     """
     rows = list(judgements)
     assert rows, "a verdict file has at least one judgement"
-    found = counts(combine(rows).values())
+    found = counts(combine(rows, pairs).values())
     total = sum(found.values())
     word: Mapping[Outcome, str] = {"win": "model", "loss": opponent_word, "tie": "tie", "error": "error"}
     rate: Mapping[Outcome, str] = {
@@ -153,17 +171,29 @@ def read_verdicts(path: Path) -> VerdictFile:
     metadata = metadata if isinstance(metadata, dict) else {}
     if isinstance(rows[0], dict) and is_alpaca_eval(rows[0]):
         metadata = {**_alpaca_eval_metadata(path, rows), **metadata}
-    judgements, pairs, words = _parse(path, rows)
+    judgements, prompts, pairs, words = _parse(path, rows)
     stored = stored_figures(path, document, metadata)
     words |= {word for word in OPPONENT_WORDS if any(figure.is_called(word) for figure in stored)}
     if len(words) > 1:
         raise UserError(f"{path}: the opponent is called both {' and '.join(sorted(words))}; it must be one of them")
-    # Over samples, as we count; other tools count every judgement.
-    tallies = [counts(combine(judgements).values()), counts(judgements)]
+    # Over samples, as we count; files of earlier versions also where both responses are the same text; other tools
+    # count every judgement.
+    tallies = [counts(combine(judgements, pairs).values()), counts(combine(judgements).values()), counts(judgements)]
     complaints = [unlike_rows(stored, tally) for tally in tallies]
     if all(complaints):
         raise DisagreementError(f"{path}: the stored figures do not follow from the file's own rows\n{complaints[0]}")
-    return VerdictFile(path, metadata, next(iter(words), "baseline"), judgements, pairs)
+    return _file(path, metadata, judgements, prompts, pairs, words)
+
+
+def _file(
+    path: Path,
+    metadata: Mapping[str, Any],
+    judgements: tuple[Judgement, ...],
+    prompts: Mapping[str, tuple[Message, ...]],
+    pairs: Mapping[str, Pair],
+    words: Iterable[OpponentWord],
+) -> VerdictFile:
+    return VerdictFile(path, metadata, next(iter(words), "baseline"), judgements, pairs, prompts)
 
 
 def _open(path: Path) -> tuple[Mapping[str, Any], list[Any]]:
@@ -202,8 +232,11 @@ def _manifest_metadata(path: Path) -> dict[str, Any]:
     return {name: data[name] for name in ("judge", "model", "opponent") if name in data} if data else {}
 
 
-def _parse(path: Path, rows: Sequence[Any]) -> tuple[tuple[Judgement, ...], dict[str, Pair], set[OpponentWord]]:
+def _parse(
+    path: Path, rows: Sequence[Any]
+) -> tuple[tuple[Judgement, ...], dict[str, tuple[Message, ...]], dict[str, Pair], set[OpponentWord]]:
     judgements: dict[tuple[str, str | None], Judgement] = {}
+    prompts: dict[str, tuple[Message, ...]] = {}
     pairs: dict[str, Pair] = {}
     words: set[OpponentWord] = set()
     named = any(isinstance(row, dict) and row.get("sample_id") is not None for row in rows)
@@ -216,17 +249,19 @@ def _parse(path: Path, rows: Sequence[Any]) -> tuple[tuple[Judgement, ...], dict
             ours = alpaca_eval_row(row) if is_alpaca_eval(row) else row
             judgement = judgement_of(ours, number)
             sample_id, order = key = (judgement.sample_id, judgement.order)
-            shown = pair_of(ours, sample_id)
+            prompt, shown = prompt_of(ours), pair_of(ours, sample_id)
             if key in judgements:
                 how = f"with the order {order}" if order else "without an order of presentation"
                 raise UserError(f"sample {sample_id} is judged a second time {how}")
-            if shown and pairs.setdefault(sample_id, shown) != shown:
+            if (shown and pairs.setdefault(sample_id, shown) != shown) or (
+                prompt and prompts.setdefault(sample_id, prompt) != prompt
+            ):
                 raise UserError(f"sample {sample_id} has other texts than in an earlier row")
             judgements[key] = judgement
             words |= opponent_words_of(ours)
         except UserError as error:
             raise UserError(f"{path}, row {number}: {error}") from None
-    return tuple(judgements.values()), pairs, words
+    return tuple(judgements.values()), prompts, pairs, words
 
 
 def _alpaca_eval_metadata(path: Path, rows: Sequence[Any]) -> dict[str, str]:

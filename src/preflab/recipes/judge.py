@@ -11,6 +11,7 @@ from preflab.analysis.file_figures import file_figures
 from preflab.analysis.study import Judge, JudgeKind
 from preflab.analysis.verdict_rows import OpponentWord
 from preflab.analysis.verdicts import VerdictFile, read_journal, read_verdicts, write_verdicts
+from preflab.analysis.wording import p_value
 from preflab.config import named
 from preflab.data.answers import AnswerRow, is_answer_file, match_answers, read_answers, read_side
 from preflab.data.sources import open_sources
@@ -61,13 +62,17 @@ class JudgeResult:
     verdicts: VerdictFile
 
     def __str__(self) -> str:
-        found = file_figures(self.verdicts).contest
+        figures = file_figures(self.verdicts)
+        found = figures.contest
         counted = {"win": found.wins, "loss": found.losses, "tie": found.ties, "error": found.errors}
-        lines = [f"  {name:10} {count}" for name, count in counted.items()]
+        lines = [f"  {figures.samples} samples of {figures.prompts} prompts, the units of interval and test"]
+        lines += [f"  {name:10} {count}" for name, count in counted.items()]
         if rate := found.win_rate:
             lines.append(
                 f"  win rate   {rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}] (ties half, errors left out)"
             )
+        if found.p_value is not None:
+            lines.append(f"  sign test  p {p_value(found.p_value)} (prompts won against prompts lost)")
         if flips := found.flip_rate:
             lines.append(f"  flip rate  {flips.value:.3f} (the other order, the other winner)")
         reasons = [judgement.reason for judgement in self.verdicts.judgements if judgement.outcome == "error"]

@@ -105,8 +105,10 @@ class LanguageJudge:
         )
 
     def judgements(self, job: Job) -> Sequence[Judgement]:
+        by_id = {pair.sample_id: pair for pair in job.pairs}
+
         def keep(found: Sequence[Judgement]) -> None:
-            append_jsonl(job.journal, [verdict_row(judgement, None, job.opponent_word) for judgement in found])
+            append_jsonl(job.journal, [verdict_row(each, by_id[each.sample_id], job.opponent_word) for each in found])
 
         work, verdict_from = self.plan(job.pairs, job.earlier), self.settings.verdict_from
         with explaining_memory(self.settings.concurrency, "concurrency"):

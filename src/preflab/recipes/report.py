@@ -12,7 +12,7 @@ from preflab.analysis.frontier import Frontier, read_frontier
 from preflab.analysis.frontier_findings import reading
 from preflab.analysis.grid import read_grid
 from preflab.analysis.results import Analysis, Finding, GridCell
-from preflab.analysis.study import read_study
+from preflab.analysis.study_rows import read_study
 from preflab.analysis.wording import interval, percent
 from preflab.figures.frontier import draw_frontier
 from preflab.figures.study_figures import draw_figures, draw_grid

@@ -74,7 +74,7 @@ def _table(files: Sequence[FileFigures]) -> list[str]:
 
 
 def _details(found: FileFigures) -> list[str]:
-    contest = found.contest
+    contest, has_same = found.contest, found.same_text > 0
     numbers: dict[Outcome, int] = {
         "win": contest.wins,
         "tie": contest.ties,
@@ -86,6 +86,7 @@ def _details(found: FileFigures) -> list[str]:
         f"  {contest.model} against {contest.opponent}, judged by {contest.judge}: {found.judgements} judgements of "
         f"{found.samples} samples of {found.prompts} prompts",
         *(f"  {name:<18} {number:>6}  {_estimate(found.rates[name])}" for name, number in numbers.items()),
+        *([f"  {'same text':<18} {found.same_text:>6}  samples whose two responses are one text: ties"] * has_same),
         *(f"  {name:<18} {text}" for name, text in _facts(contest).items() if text),
     ]
 
@@ -98,7 +99,7 @@ def _facts(contest: Contest) -> dict[str, str]:
     return {
         "win rate": f"{_estimate(contest.win_rate)} by bootstrap, {_interval(*contest.wilson)} by Wilson; ties count "
         "half, errors are left out",
-        "sign test": f"p {_p_value(contest.p_value)}, of wins against losses",
+        "sign test": f"p {_p_value(contest.p_value)}, of prompts won against prompts lost",
         "flip rate": _with_n(contest.flip_rate, "judged in both orders and won by the other side in the other order"),
         "longer response": _with_n(contest.longer, "win rate where the model's response has more words"),
         "shorter response": _with_n(contest.shorter, "win rate where it has fewer words"),

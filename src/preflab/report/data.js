@@ -41,6 +41,8 @@ function reversed(verdict) {
 function scorerVerdict(item, judge, first, second) {
   const theirs = own(own(item.answers, first)?.scores, judge);
   const ours = own(own(item.answers, second)?.scores, judge);
+  const sameText = own(item.answers, first)?.text === own(item.answers, second)?.text;
+  if (sameText) return { outcome: "tie", points: 0.5, flipped: null, judgements: [], gain: 0 };
   if (typeof ours !== "number" || typeof theirs !== "number") return null;
   const outcome = ours > theirs ? "win" : ours < theirs ? "loss" : "tie";
   const points = { win: 1, tie: 0.5, loss: 0 }[outcome];
