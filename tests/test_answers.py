@@ -51,7 +51,7 @@ def test_rows_that_number_nothing_are_numbered_by_their_lines(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"query": "Hi", "reply": "Ho"}, "fit no known format"),
+        ({"query": "Hi", "echo": "Ho"}, "fit no known format"),
         ({"prompt": "Hi", "chosen": "a", "rejected": "b"}, "write `chosen` and name the data"),
         ({"prompt": "Hi"}, "let a model respond"),
         ({"prompt": "Hi", "response": "half \ud83d"}, "half a surrogate"),

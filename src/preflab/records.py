@@ -78,7 +78,8 @@ class Comparison:
     Two or more responses are a ranking. A single one is a demonstration (for supervised fine-tuning), or, where `label`
     says whether it was wanted, an unpaired judgement. None is a prompt to answer. `row` counts from 1 in the source, so
     that a message can point at it. `reasoning` holds what was thought before each response ("" where nothing was), in
-    their order; it is empty where no response has any.
+    their order; it is empty where no response has any. `scores` is what the data says of each response (more is
+    better), () where it says nothing; the order of a pair may contradict it.
     """
 
     prompt: tuple[Message, ...]
@@ -87,6 +88,7 @@ class Comparison:
     label: bool | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
     reasoning: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.fields import excerpt
 from preflab.data.files import READERS, ending_of
 from preflab.data.layout import Format
-from preflab.data.rows import parse, refuse_half_characters, short_scalars
+from preflab.data.rows import read_row
 from preflab.data.sources import Source, open_source
 from preflab.records import Comparison, Message, RowError, UserError
 
@@ -67,8 +67,7 @@ def read_answers(spec: str) -> tuple[AnswerRow, ...]:
 
 def _answer(source: Source, form: Format, number: int, row: Mapping[str, Any]) -> AnswerRow:
     try:
-        found = parse(form, row)
-        refuse_half_characters(found)
+        found = read_row(form, row)
     except RowError as error:
         raise UserError(f"{source.where(number)}: {error}") from error
     if not found.prompt:
@@ -81,7 +80,7 @@ def _answer(source: Source, form: Format, number: int, row: Mapping[str, Any]) -
         response=found.responses[0],
         tokens=own.get("tokens"),
         finish=str(row["finish"]) if row.get("finish") else None,
-        meta={**short_scalars(row, (*form.columns, "row", "sample", "tokens", "finish")), **found.meta},
+        meta={name: value for name, value in found.meta.items() if name not in ("row", "sample", "tokens", "finish")},
     )
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
 
 from preflab.data.fields import Row
 from preflab.data.formats import FORMATS
-from preflab.data.layout import Format, Kind
+from preflab.data.layout import Format, Kind, renamed_row
+from preflab.data.names import (
+    LABEL,
+    SYSTEM,
+    could_be_prompts,
+    could_be_responses,
+    is_number,
+    score_columns,
+    texts_of_unknown_meaning,
+    truths,
+    values,
+)
 from preflab.data.own_format import load_own_format
 from preflab.data.unpack import unpack
 from preflab.own_function import names_function
@@ -21,43 +33,77 @@ _DETECTION_ROWS = 100
 
 
 def choose_format(name: str | None, rows: Iterable[Row]) -> tuple[str, Format]:
-    """A name of the table, `file.py:function`, or None for detection from the first rows -> name and format."""
+    """A name of the table, `file.py:function`, or None for detection from the first rows -> name and format.
+
+    The format says too, of the rows at hand, which columns it reads under another name, which one says whether a
+    response was wanted, and which ones score the responses. Raises UserError where that is not clear.
+    """
+    sample = _sample(rows)
     if name is None:
-        name = detect_format(rows)
-    if names_function(name):
-        parse, fingerprint = load_own_format(name)
-        return name, Format(parse, "ranking", f"your own, {name}", (), fingerprint=fingerprint)
-    if name not in FORMATS:
+        name, form = _detect(sample)
+    elif names_function(name):
+        return name, load_own_format(name)
+    elif name in FORMATS:
+        form = replace(_under_other_names(FORMATS[name], sample), guesses=False)
+    else:
         near = get_close_matches(name.lower(), [known.lower() for known in FORMATS], n=1)
         hint = next((f"; did you mean {known}" for known in FORMATS if near and known.lower() == near[0]), "")
         raise UserError(f"No format is called {name!r}{hint}. Known are {', '.join(FORMATS)}, or file.py:function")
-    return name, FORMATS[name]
+    return name, _with_scores(_with_label(form, sample), sample)
 
 
 def detect_format(rows: Iterable[Row]) -> str:
     """The name of the one format that most of the first rows have. Raises UserError if there is none, or several."""
-    sample = [_unpacked(row) for row in islice(rows, _DETECTION_ROWS)]
-    fitting = [
-        name for name, form in FORMATS.items() if 2 * sum(_has_format(row, form) for row in sample) > len(sample)
-    ]
-    best = min((_PRECEDENCE.index(FORMATS[name].kind) for name in fitting), default=0)
-    fitting = [name for name in fitting if FORMATS[name].kind == _PRECEDENCE[best]]
+    return _detect(_sample(rows))[0]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A format that most rows have, some of its columns perhaps under other names; or the question which they are."""
+
+    name: str
+    form: Format
+    question: str = ""
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns of the rows that it needs."""
+        return _sources(self.form.columns, self.form)
+
+    def rank(self, present: set[str]) -> tuple[bool, int, int]:
+        """The lower the better: no question, few other names, and much that is read."""
+        read = _sources((*self.form.columns, *self.form.optional), self.form) & present
+        return bool(self.question), len(self.form.renamed), -len(read)
+
+
+def _sources(columns: Iterable[str], form: Format) -> set[str]:
+    other = {target: name for name, target in form.renamed.items()}
+    return {other.get(column, column) for column in columns}
+
+
+def _detect(sample: Sequence[Row]) -> tuple[str, Format]:
+    fits = [fit for name, form in FORMATS.items() if (fit := _fit(name, form, sample))]
+    if not any(fit.question and fit.form.kind == "ranking" for fit in fits):
+        # Where demonstrations are not clear, their prompts may be, which is enough to respond to.
+        plain = [fit for fit in fits if not fit.question]
+        fits = plain or fits
+    best = min((_PRECEDENCE.index(fit.form.kind) for fit in fits), default=0)
+    fits = [fit for fit in fits if fit.form.kind == _PRECEDENCE[best]]
     # A format that needs more columns than another says more about the rows.
-    fitting = [name for name in fitting if not any(_columns(name) < _columns(other) for other in fitting)]
-    if len(fitting) == 1:
-        return fitting[0]
-    columns = list(dict.fromkeys(str(name) for row in sample for name in row))
-    found = f"The rows have the columns {', '.join(columns) or '(none)'}"
-    if fitting:
-        raise UserError(f"{found}, which fit several formats: {', '.join(fitting)}. Choose one with --format")
-    shared = {name: len(_columns(name) & set(columns)) / len(_columns(name)) for name in FORMATS}
-    near = sorted((name for name in FORMATS if shared[name] > 0), key=lambda name: -shared[name])[:3]
-    nearest = "".join(f"\n  {name}: needs {', '.join(FORMATS[name].columns)} ({FORMATS[name].about})" for name in near)
-    advice = f" The nearest are:{nearest}" if near else ""
-    raise UserError(
-        f"{found}, which fit no known format; rename them, or give a function of your own with "
-        f"--format file.py:function.{advice}"
-    )
+    fits = [fit for fit in fits if not any(fit.columns < other.columns for other in fits)]
+    present = {str(name) for row in sample for name in row}
+    if any(fit.form.renamed for fit in fits):
+        fits = sorted(fits, key=lambda fit: fit.rank(present))[:1]
+    if len(fits) != 1:
+        raise UserError(_no_single_format([fit.name for fit in fits], sample))
+    (fit,) = fits
+    if question := fit.question or _question_of_a_guess(fit.form, sample):
+        raise UserError(question)
+    return fit.name, fit.form
+
+
+def _sample(rows: Iterable[Row]) -> list[Row]:
+    return [_unpacked(row) for row in islice(rows, _DETECTION_ROWS)]
 
 
 def _unpacked(row: Row) -> Row:
@@ -67,9 +113,161 @@ def _unpacked(row: Row) -> Row:
         return row
 
 
-def _columns(name: str) -> set[str]:
-    return set(FORMATS[name].columns)
+def _fit(name: str, form: Format, sample: Sequence[Row]) -> _Fit | None:
+    if _most_have(form, sample):
+        return _Fit(name, form)
+    renamed, question = _other_names(form, sample)
+    form = replace(form, renamed=renamed)
+    if not renamed or not _most_have(form, sample):
+        return None
+    if form.kind == "prompts" and not _is_a_file_of_prompts(renamed, sample):
+        return None
+    return _Fit(name, form, question)
+
+
+def _is_a_file_of_prompts(renamed: Iterable[str], sample: Sequence[Row]) -> bool:
+    """Whether the column that is taken for the prompt is the one text of the rows, but for what is said about it."""
+    others = {str(name) for row in sample for name in row} - {*renamed, *SYSTEM}
+    texts = [name for name in others if any(isinstance(value, str | list | dict) for value in values(sample, name))]
+    return not set(renamed) & _RATHER_A_TEXT and all(map(_is_about, texts))
+
+
+# Alone in a file, these are as likely no prompts at all.
+_RATHER_A_TEXT = {"text", "body", "content", "article", "document", "passage", "title", "context", "history"}
+
+
+def _most_have(form: Format, sample: Sequence[Row]) -> bool:
+    return 2 * sum(_has_format(renamed_row(form, row), form) for row in sample) > len(sample)
 
 
 def _has_format(row: Row, form: Format) -> bool:
     return all(row.get(column) is not None for column in form.columns) and form.matches(row)
+
+
+def _under_other_names(form: Format, sample: Sequence[Row]) -> Format:
+    """A format that was asked for by name, its prompt and response found under other names where they have to be."""
+    renamed, question = _other_names(form, sample)
+    if question:
+        raise UserError(question)
+    return replace(form, renamed=renamed)
+
+
+def _other_names(form: Format, sample: Sequence[Row]) -> tuple[Mapping[str, str], str]:
+    """Column -> as what it is read, for a prompt or response that the rows do not have under its own name; and the
+    question which column it is, if several could be.
+    """
+    renamed: dict[str, str] = {}
+    question = ""
+    for column, what, find in (
+        (form.prompt, "prompt", could_be_prompts),
+        (form.response, "response", could_be_responses),
+    ):
+        if not column or values(sample, column):
+            continue
+        found = find(sample, (*form.columns, *form.optional, *SYSTEM, *renamed))
+        if found:
+            renamed[found[0]] = column
+        if len(found) > 1:
+            question = question or _which(what, column, found, sample)
+    return renamed, question
+
+
+def _which(what: str, column: str, found: Sequence[str], sample: Sequence[Row]) -> str:
+    return (
+        f"{_columns_of(sample)}: which is the {what}, {' or '.join(found)}? Say it with --columns {column}={found[0]}, "
+        "or rename the column"
+    )
+
+
+def _question_of_a_guess(form: Format, sample: Sequence[Row]) -> str:
+    """The question which column is the prompt, where it would have to be guessed though a column could be it."""
+    sides = [value for name in ("chosen", "rejected") for value in values(sample, name)]
+    if not form.guesses or not any(isinstance(side, str) for side in sides):
+        return ""
+    taken = ("chosen", "rejected", *SYSTEM)
+    named = could_be_prompts(sample, taken)
+    found = named or [name for name in texts_of_unknown_meaning(sample, taken) if not _is_about(name)]
+    if not found:
+        return ""
+    return (
+        f"{_columns_of(sample)}: is {' or '.join(found)} the prompt of chosen and rejected? If so, say it with "
+        f"--columns prompt={found[0]}; if the prompt is what both begin with, with --format trl-implicit"
+    )
+
+
+def _is_about(name: str) -> bool:
+    """Whether a column says something about the pair or where it comes from."""
+    words = name.lower()
+    return words in _ABOUT_WHOLE or words.endswith("_id") or any(word in words for word in _ABOUT)
+
+
+_ABOUT_WHOLE = {"id", "type", "lang", "date", "kind"}
+_ABOUT = (
+    "source",
+    "model",
+    "reason",
+    "rationale",
+    "explanation",
+    "justification",
+    "critique",
+    "comment",
+    "note",
+    "url",
+)
+
+
+# What else is said of the responses -------------------------------------------------------------------------------
+
+
+def _with_label(form: Format, sample: Sequence[Row]) -> Format:
+    """One response beside a column that says whether it was wanted is unpaired data. Raises UserError where a column of
+    such a name holds something else as well.
+    """
+    if form.kind not in ("demonstration", "unpaired"):
+        return form
+    taken = {*form.columns, *form.optional, *form.renamed} - {form.label}
+    holding = {name: truths(found) for name in LABEL if name not in taken and (found := values(sample, name))}
+    for name, verdict in holding.items():
+        if verdict == "yes":
+            about = form.about if form.kind == "unpaired" else f"{form.about}; {name} says whether it was wanted"
+            return replace(form, kind="unpaired", label=name, about=about)
+    for name, verdict in holding.items():
+        if verdict != "no":
+            raise UserError(
+                f"{_columns_of(sample)}: does {name} say which responses were wanted? It holds {verdict}; if it does, "
+                f"write true or false; if not, give it another name, as with --columns kind={name}"
+            )
+    return form
+
+
+def _with_scores(form: Format, sample: Sequence[Row]) -> Format:
+    if not form.responses:
+        return form
+    present = {str(name) for row in sample for name in row} - {*form.columns, *form.renamed}
+    for columns, ranks in score_columns(present, form.responses):
+        if all(any(map(is_number, values(sample, name))) for name in columns):
+            return replace(form, scores=columns, ranks=ranks)
+    return form
+
+
+# Messages ---------------------------------------------------------------------------------------------------------
+
+
+def _columns_of(sample: Sequence[Row]) -> str:
+    columns = list(dict.fromkeys(str(name) for row in sample for name in row))
+    return f"The rows have the columns {', '.join(columns) or '(none)'}"
+
+
+def _no_single_format(fitting: Sequence[str], sample: Sequence[Row]) -> str:
+    """Why no format was found: there are several, or none, and then which ones come near."""
+    if fitting:
+        return f"{_columns_of(sample)}, which fit several formats: {', '.join(fitting)}. Choose one with --format"
+    columns = {str(name) for row in sample for name in row}
+    shared = {name: len(set(form.columns) & columns) / len(form.columns) for name, form in FORMATS.items()}
+    near = sorted((name for name in FORMATS if shared[name] > 0), key=lambda name: -shared[name])[:3]
+    nearest = "".join(f"\n  {name}: needs {', '.join(FORMATS[name].columns)} ({FORMATS[name].about})" for name in near)
+    advice = f" The nearest are:{nearest}" if near else ""
+    return (
+        f"{_columns_of(sample)}, which fit no known format; rename them, or give a function of your own with "
+        f"--format file.py:function.{advice}"
+    )

@@ -17,7 +17,10 @@ Row = Mapping[str, Any]
 def excerpt(value: Any, length: int = 60) -> str:
     """A value as it may stand in a message: on one line, control characters escaped, cut to `length` characters."""
     # Text is cut before it is quoted: a row may hold megabytes.
-    shown = repr(value[: length + 1] if isinstance(value, str) else value)
+    try:
+        shown = repr(value[: length + 1] if isinstance(value, str) else value)
+    except (ValueError, RecursionError):  # whole numbers of thousands of digits, thousands of brackets
+        return f"{type(value).__name__} too long to show"
     return shown if len(shown) <= length + 2 else f"{shown[:length]}…"
 
 
@@ -60,7 +63,7 @@ def number(row: Row, name: str) -> float:
     try:
         if isinstance(value, int | float | str) and math.isfinite(found := float(value)):
             return found
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     raise RowError("wrong type", f"`{name}` is {excerpt(value)}, not a number")
 
@@ -75,10 +78,30 @@ def choice(row: Row, name: str, allowed: Sequence[int]) -> int:
     return int(value)
 
 
+# How people say of a response that it was wanted, or not.
+_TRUTHS: dict[object, bool] = {
+    **{1: True, 0: False, -1: False},
+    **dict.fromkeys(("true", "1", "1.0", "yes", "good", "desirable", "wanted", "accepted", "up", "thumbs_up"), True),
+    **dict.fromkeys(("like", "liked", "upvote", "preferred", "chosen", "👍"), True),
+    **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "no", "bad", "undesirable", "unwanted", "rejected"), False),
+    **dict.fromkeys(("down", "thumbs_down", "dislike", "disliked", "downvote", "dispreferred", "👎"), False),
+}
+
+
 def truth(row: Row, name: str) -> bool:
     value = present(row, name)
-    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-    found = known.get(str(value).strip().lower())
+    found = _truth(value)
     if found is None:
         raise RowError("no label", f"`{name}` is {excerpt(value)}; it must be true or false, or 1 or 0")
     return found
+
+
+def is_truth(value: object) -> bool:
+    """Whether a value says yes or no, in any of the usual words."""
+    return _truth(value) is not None
+
+
+def _truth(value: object) -> bool | None:
+    if isinstance(value, str):
+        return _TRUTHS.get(value[:20].strip().lower())
+    return _TRUTHS.get(value) if isinstance(value, bool | int | float) else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from preflab.data.fields import Row
@@ -23,6 +23,26 @@ class Format:
     `parse` takes a row and raises RowError. `kind` says what comes out: two or more ranked responses, one with a label,
     one to imitate, or none. A row has this format if it has the `columns` and `matches` holds. `fingerprint` is the
     hash of a user's own file.
+
+    What it reads, beside the `columns` that it needs (`preflab.data.columns` lists it, and what is left over):
+
+    Attributes:
+        optional: columns that it reads where they are there. System columns are read in every format, by `parse_row`.
+        roles: column -> what it is read as, where its name does not say so.
+        prompt: the column with the prompt, if rows may have it under another name (`names.PROMPT`).
+        response: the column with the one response, if rows may have it under another name (`names.RESPONSE`).
+        responses: the columns with the responses of a pair, for which there may be columns with scores.
+        guesses: whether its prompt is but a guess, which any column that could be the prompt forbids.
+        own: whether it is a function of the user's, which does all itself.
+
+    What `preflab.data.detect` found in the rows at hand:
+
+    Attributes:
+        renamed: column of the rows -> the column as which it is read.
+        label: the column that says whether the one response was wanted.
+        scores: the columns with a score for each of `responses`.
+        ranks: whether these are ranks, of which 1 is the best.
+        touched: the columns that the user's own function has read so far.
     """
 
     parse: Callable[[Row], Comparison]
@@ -31,6 +51,26 @@ class Format:
     columns: tuple[str, ...]
     matches: Callable[[Row], bool] = _fits
     fingerprint: str = ""
+    optional: tuple[str, ...] = ()
+    roles: Mapping[str, str] = field(default_factory=dict)
+    prompt: str = ""
+    response: str = ""
+    responses: tuple[str, ...] = ()
+    guesses: bool = False
+    own: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
+    scores: tuple[str, ...] = ()
+    ranks: bool = False
+    touched: set[str] = field(default_factory=set, compare=False)
+
+
+def renamed_row(form: Format, row: Row) -> Row:
+    """The row with its columns under the names that the format reads."""
+    if not form.renamed:
+        return row
+    others = {name: value for name, value in row.items() if name not in form.renamed}
+    return {**others, **{target: row[name] for name, target in form.renamed.items() if name in row}}
 
 
 def texts(*names: str) -> Callable[[Row], bool]:
@@ -39,3 +79,8 @@ def texts(*names: str) -> Callable[[Row], bool]:
 
 def lists(*names: str) -> Callable[[Row], bool]:
     return lambda row: all(isinstance(row[name], list) for name in names)
+
+
+def messages_of(*names: str) -> Callable[[Row], bool]:
+    """Whether each of these columns holds one chat message."""
+    return lambda row: all(isinstance(row[name], dict) for name in names)

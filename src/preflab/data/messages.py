@@ -76,9 +76,15 @@ def conversation(row: Row, name: str) -> tuple[Message, ...]:
     return messages(row, name) if isinstance(value, list) else user(as_text(value, name))
 
 
-def user(content: str, system: str = "") -> tuple[Message, ...]:
-    """One user turn, after a system message if there is one."""
-    return (*((Message("system", system),) if system else ()), Message("user", content))
+def user(content: str) -> tuple[Message, ...]:
+    """One user turn."""
+    return (Message("user", content),)
+
+
+def is_said_by_assistant(value: object) -> bool:
+    """Whether a value is a message of the assistant's."""
+    role = next((value[key] for key in _ROLE_KEYS if key in value), None) if isinstance(value, dict) else None
+    return _ROLES.get(str(role).strip().lower()) == "assistant"
 
 
 def is_message(value: object) -> bool:

@@ -8,35 +8,85 @@ from pathlib import Path
 from typing import Any
 
 from preflab.data.fields import Row, excerpt
+from preflab.data.layout import Format
 from preflab.data.parsers.trl import trl
 from preflab.own_function import FAILURES, load_function, place_of
-from preflab.records import Comparison, RowError, UserError
+from preflab.records import Comparison, Message, RowError, UserError
 
 
-def load_own_format(spec: str) -> tuple[Callable[[Row], Comparison], str]:
-    """`file.py:function` -> the parser, and the hash of the file.
+def load_own_format(spec: str) -> Format:
+    """`file.py:function` -> a format; its fingerprint is the hash of the file.
 
     The function takes a row (a dict) and returns a Comparison, or a dict with prompt, chosen and rejected, as text or
     chat messages. To leave a row out it raises RowError(reason). All else that it raises is passed on as UserError.
     """
     function, path = load_function(spec, "for the format")
-    return _parser(function, path), hashlib.sha256(path.read_bytes()).hexdigest()
+    touched: set[str] = set()
+    return Format(
+        _parser(function, path, touched),
+        "ranking",
+        f"your own, {spec}",
+        (),
+        fingerprint=hashlib.sha256(path.read_bytes()).hexdigest(),
+        own=True,
+        touched=touched,
+    )
 
 
-def _parser(function: Callable[[Row], Any], path: Path) -> Callable[[Row], Comparison]:
+def _parser(function: Callable[[Row], Any], path: Path, touched: set[str]) -> Callable[[Row], Comparison]:
     def parse(row: Row) -> Comparison:
         try:
-            made = function(dict(row))
-        except RowError:
-            raise
+            made = function(_WatchedRow(row, touched))
+        except RowError as error:
+            raise RowError(_one_line(error.reason), _one_line(error.detail)) from error
         except FAILURES as error:
             problem = f"{type(error).__name__}: {error}"
             raise UserError(f"{place_of(error, path)}: {problem}, on the row {excerpt(dict(row), 200)}") from error
-        if isinstance(made, Comparison):
-            return made
         if isinstance(made, dict):
             return trl(made)
-        right = "a Comparison, or a dict with prompt, chosen and rejected"
+        if isinstance(made, Comparison) and _is_whole(made):
+            return made
+        right = "a Comparison of Message and text, or a dict with prompt, chosen and rejected"
         raise UserError(f"{path}: {function.__name__} returned {excerpt(made)}; it must return {right}")
 
     return parse
+
+
+def _one_line(text: object) -> str:
+    """What the function says of a row, which may quote the row: as it may stand in a line of a terminal."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))
+
+
+def _is_whole(made: Comparison) -> bool:
+    prompt = isinstance(made.prompt, tuple) and all(
+        isinstance(message, Message) and isinstance(message.content, str) for message in made.prompt
+    )
+    return prompt and isinstance(made.responses, tuple) and all(isinstance(text, str) for text in made.responses)
+
+
+class _WatchedRow(dict[str, Any]):
+    """A row that notes which of its columns are read, for the list of those that are not."""
+
+    def __init__(self, row: Row, touched: set[str]) -> None:
+        super().__init__(row)
+        self._touched = touched
+
+    def __getitem__(self, name: str) -> Any:
+        self._touched.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self._touched.add(name)
+        return super().get(name, default)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        self._touched.add(name)
+        return super().pop(name, *default)
+
+    def items(self) -> Any:
+        self._touched.update(self)
+        return super().items()
+
+    def values(self) -> Any:
+        self._touched.update(self)
+        return super().values()

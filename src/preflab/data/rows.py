@@ -7,21 +7,22 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from preflab.data.fields import Row, excerpt
-from preflab.data.layout import Format
+from preflab.data.fields import Row, as_text, excerpt, number, truth
+from preflab.data.layout import Format, renamed_row
 from preflab.data.messages import refuse_unsupported
+from preflab.data.names import PROMPT, SYSTEM, could_be_a_prompt, is_number, said
 from preflab.data.unpack import unpack
-from preflab.records import Comparison, RowError
+from preflab.records import Comparison, Message, RowError
 
 _LONGEST_META = 200
 
 
-def parse_row(form: Format, row: Row, number: int = 0) -> Comparison:
+def parse_row(form: Format, row: Row, row_number: int = 0) -> Comparison:
     """One row -> its comparison, checked: the one way from rows to comparisons.
 
     Raises RowError where the row cannot be used, UserError where a user's own format function fails.
     """
-    found = parse(form, row)
+    found = read_row(form, row)
     if not found.prompt or not found.prompt[-1].content.strip():
         raise RowError("empty prompt", "there is nothing to respond to")
     if found.prompt[-1].role != "user":
@@ -31,17 +32,63 @@ def parse_row(form: Format, row: Row, number: int = 0) -> Comparison:
     thought = found.reasoning or ("",) * len(found.responses)
     if len(set(zip(map(str.strip, found.responses), map(str.strip, thought), strict=True))) < len(found.responses):
         raise RowError("identical responses", f"there is nothing to prefer in {excerpt(found.responses[0])}")
+    return replace(found, row=row_number)
+
+
+def read_row(form: Format, row: Row) -> Comparison:
+    """What a row says, an empty response included: what its format reads, and what holds in all formats (the system
+    message, whether the one response was wanted, the scores of a pair, the short columns that are left, as meta).
+
+    Raises RowError, and UserError where a user's own format function fails.
+    """
+    if form.own:
+        found = form.parse(row)
+    else:
+        row = unpack(row)
+        refuse_unsupported(row)
+        if form.guesses:
+            _refuse_a_guess(row)
+        found = form.parse(renamed_row(form, row))
+        found = replace(found, prompt=_with_system(row, found.prompt))
+        if form.label and said(row, form.label) is not None:
+            found = replace(found, label=truth(row, form.label))
+        if form.scores:
+            found = replace(found, scores=_scores(form, row, found))
     refuse_half_characters(found)
-    return replace(found, row=number, meta={**short_scalars(row, form.columns), **found.meta})
+    return replace(found, meta={**short_scalars(row, no_meta(form)), **found.meta})
 
 
-def parse(form: Format, row: Row) -> Comparison:
-    """One row -> its comparison, as the format reads it: messages unpacked first, unless the format is a user's own."""
-    if form.fingerprint:
-        return form.parse(row)
-    unpacked = unpack(row)
-    refuse_unsupported(unpacked)
-    return form.parse(unpacked)
+def _refuse_a_guess(row: Row) -> None:
+    """The first rows had no column that could be the prompt; a later one may have."""
+    if isinstance(row.get("chosen"), str):
+        for name in PROMPT:
+            if (value := said(row, name)) is not None and could_be_a_prompt(value):
+                raise RowError("prompt not clear", f"`{name}` could be the prompt: {excerpt(value)}")
+
+
+def _with_system(row: Row, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The prompt after the row's system message, which may stand in the conversation too, but not say another thing."""
+    systems = {name: value for name in SYSTEM if (value := said(row, name)) is not None}
+    for name, value in systems.items():
+        content = as_text(value, name)
+        if not content.strip():
+            continue
+        if not prompt or prompt[0].role != "system":
+            prompt = (Message("system", content), *prompt)
+        elif prompt[0].content.strip() != content.strip():
+            detail = f"`{name}` is {excerpt(content)}, and the conversation begins with {excerpt(prompt[0].content)}"
+            raise RowError("two system messages", detail)
+    return prompt
+
+
+def _scores(form: Format, row: Row, found: Comparison) -> tuple[float, ...]:
+    """What the row says of each response in the order of the responses, more being better; () where it does not."""
+    if not all(is_number(row.get(name)) for name in form.scores):
+        return ()
+    scores = [-number(row, name) if form.ranks else number(row, name) for name in form.scores]
+    if form.responses[0] != "chosen" and row.get(form.responses[0]) != found.responses[0]:
+        scores.reverse()
+    return tuple(scores)
 
 
 def refuse_half_characters(comparison: Comparison) -> None:
@@ -52,6 +99,15 @@ def refuse_half_characters(comparison: Comparison) -> None:
             content.encode()
         except UnicodeEncodeError as error:
             raise RowError("not valid Unicode", f"half a surrogate pair at character {error.start}") from None
+
+
+def no_meta(form: Format) -> set[str]:
+    """The columns that have done their work, and are not kept beside the comparison as well.
+
+    An answer that is read under another name stays there if it is short: it may be the solution to check others by.
+    """
+    read = {*form.columns, *form.optional, *SYSTEM, form.label}
+    return (read | set(form.renamed)) - {name for name, target in form.renamed.items() if target == form.response}
 
 
 def short_scalars(row: Row, used: Iterable[str]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Alpaca's layout: instruction, input, history, system."""
+"""Alpaca's layout: instruction, input, history."""
 
 from __future__ import annotations
 
 from preflab.data.fields import Row, as_text, excerpt, text
+from preflab.data.names import said
 from preflab.records import Comparison, Message, RowError
 
 
@@ -15,18 +16,20 @@ def alpaca(row: Row) -> Comparison:
 
 
 def alpaca_prompt(row: Row) -> tuple[Message, ...]:
-    """Earlier turns in `history` ([[question, answer], …]), then `instruction` and, below it, any `input`."""
+    """Earlier turns in `history` ([[question, answer], …]), then `instruction` and, below it, any `input`.
+
+    Databricks' Dolly calls the input `context`. Where the instruction is empty, the input is all there is to say.
+    """
     turns: list[Message] = []
     for index, pair in enumerate(row.get("history") or ()):
         if not isinstance(pair, list) or len(pair) != 2:
             raise RowError("wrong type", f"`history[{index}]` is {excerpt(pair)}, not a question and an answer")
         question, answer = (as_text(part, f"history[{index}]") for part in pair)
         turns += [Message("user", question), Message("assistant", answer)]
-    instruction, more = text(row, "instruction"), row.get("input") or ""
-    turns.append(Message("user", f"{instruction}\n{as_text(more, 'input')}" if more else instruction))
-    return with_system(row, tuple(turns))
-
-
-def with_system(row: Row, turns: tuple[Message, ...]) -> tuple[Message, ...]:
-    system = row.get("system") or ""
-    return (Message("system", as_text(system, "system")), *turns) if system else turns
+    more = [as_text(row[name], name) for name in ("input", "context") if said(row, name) is not None]
+    if len(more) > 1:
+        raise RowError("two inputs", f"`input` is {excerpt(more[0])}, and `context` {excerpt(more[1])}")
+    instruction = text(row, "instruction") if said(row, "instruction") is not None or not more else ""
+    if instruction.strip() and more and more[0].strip():
+        return (*turns, Message("user", f"{instruction}\n{more[0]}"))
+    return (*turns, Message("user", instruction if instruction.strip() or not more else more[0].strip()))

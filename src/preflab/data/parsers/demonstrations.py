@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from preflab.data.fields import Row, text
 from preflab.data.messages import conversation, message, messages, of_replies
-from preflab.data.parsers.alpaca import with_system
 from preflab.data.parsers.sides import reply
 from preflab.records import Comparison, Message, RowError
 
 
 def sharegpt_ranking(row: Row) -> Comparison:
-    prompt = with_system(row, messages(row, "conversations"))
+    prompt = messages(row, "conversations")
     return of_replies(prompt, (message(row, "chosen"), message(row, "rejected")))
 
 
@@ -31,7 +30,7 @@ def chat(row: Row) -> Comparison:
 
 
 def sharegpt(row: Row) -> Comparison:
-    return _demonstration(with_system(row, messages(row, "conversations")), "conversations")
+    return _demonstration(messages(row, "conversations"), "conversations")
 
 
 def _demonstration(turns: tuple[Message, ...], name: str) -> Comparison:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from preflab.data.fields import Row, excerpt, text
-from preflab.data.parsers.sides import shared
+from preflab.data.parsers.sides import refuse_other_prompt, shared
 from preflab.records import Comparison, Message, RowError
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -19,7 +19,9 @@ def hh(row: Row) -> Comparison:
     if prompt != other_prompt:
         parted = shared(*transcripts)
         raise RowError("prompts differ", f"the transcripts part at character {parted}, before their last `Assistant:`")
-    return Comparison(_turns(prompt), (best, worst))
+    turns = _turns(prompt)
+    refuse_other_prompt(row, turns)
+    return Comparison(turns, (best, worst))
 
 
 def is_transcript(row: Row) -> bool:

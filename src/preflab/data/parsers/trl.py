@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from preflab.data.fields import Row, number, present, text, truth
+from preflab.data.fields import Row, number, present, text
 from preflab.data.messages import conversation, messages, of_replies, user
-from preflab.data.parsers.sides import reply, shared
+from preflab.data.parsers.sides import refuse_other_prompt, reply, shared
 from preflab.records import Comparison, RowError
 
 
@@ -35,12 +35,14 @@ def trl_implicit(row: Row) -> Comparison:
     return Comparison(user(common[1].rstrip()), (chosen[common.end() :].lstrip(), rejected[common.end() :].lstrip()))
 
 
+def ultrafeedback(row: Row) -> Comparison:
+    """The prompt once more as text beside whole conversations."""
+    found = trl_implicit(row)
+    refuse_other_prompt(row, found.prompt)
+    return found
+
+
 def rewardbench(row: Row) -> Comparison:
     """RewardBench's per-pair results: both sides are whole rendered conversations."""
     found = trl_implicit({"chosen": present(row, "text_chosen"), "rejected": present(row, "text_rejected")})
     return replace(found, meta={name: number(row, name) for name in ("scores_chosen", "scores_rejected")})
-
-
-def trl_unpaired(row: Row) -> Comparison:
-    prompt = conversation(row, "prompt")
-    return of_replies(prompt, (reply(row, "completion", prompt),), label=truth(row, "label"))
