@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from preflab.records import UserError
+from preflab.rundir import home_path
 
 FAILURES = (Exception, SystemExit)
 """What can come out of a user's own function: to exit would end preflab as if all were well."""
@@ -30,7 +31,7 @@ def load_function(spec: str, purpose: str) -> tuple[Callable[..., Any], Path]:
     """
     found = _SPEC.fullmatch(spec)
     assert found is not None, "asked by names_function"
-    path, wanted = Path(found["path"]).expanduser(), found["function"]
+    path, wanted = home_path(found["path"]), found["function"]
     if not path.is_file():
         raise UserError(f"{path}: no such file ({purpose} {spec})")
     functions = _functions_of(path)

@@ -111,6 +111,15 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not valid JSON: {error}") from error
 
 
+def home_path(text: str) -> Path:
+    """A path as it was typed, with the folder of a user in place of `~`. Raises UserError for a user who is not there."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        user = text.split("/")[0]
+        raise UserError(f"{text}: there is no user {user[1:]!r} here, whose folder {user} could be") from None
+
+
 def digest_file(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal digits."""
     digest = hashlib.sha256()

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.fields import excerpt
-from preflab.data.files import READERS, ending_of
 from preflab.data.layout import Format
 from preflab.data.rows import read_row
-from preflab.data.sources import Source, open_source
+from preflab.data.sources import Source, is_file_of_rows, open_source
 from preflab.records import Comparison, Message, RowError, UserError
 
 Side = Literal["chosen", "rejected"]
 _SHOWN = 3
-_SLICE = re.compile(r"\[[^\[\]]*:[^\[\]]*\]$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +36,7 @@ class AnswerRow:
 
 def is_answer_file(word: str) -> bool:
     """Whether a word of the command line names a file of rows (or a slice of one), and not a model or a folder."""
-    path = Path(_SLICE.sub("", word)).expanduser()
-    return ending_of(path) in READERS and not path.is_dir()
+    return is_file_of_rows(word)
 
 
 def read_answers(spec: str) -> tuple[AnswerRow, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Literal
 
-from preflab.data.detect import choose_format
+from preflab.data.detect import DETECTION_ROWS, choose_format
 from preflab.data.layout import Format
 from preflab.data.rows import parse_row
 from preflab.data.sources import Source
@@ -28,8 +29,9 @@ def choose_formats(source: Source, name: str | None = None) -> tuple[NamedFormat
 
 
 def _choose(part: Source, name: str | None) -> NamedFormat:
+    rows = [] if name else [row for _, row in islice(part, DETECTION_ROWS)]
     try:
-        return choose_format(name, (row for _, row in part))
+        return choose_format(name, rows)
     except UserError as error:
         raise UserError(f"{part.name}: {error}") from error
 

@@ -29,7 +29,7 @@ from preflab.records import RowError, UserError
 # Where the columns fit several kinds, the one that makes more of them is meant.
 _PRECEDENCE: tuple[Kind, ...] = ("ranking", "unpaired", "demonstration", "prompts")
 
-_DETECTION_ROWS = 100
+DETECTION_ROWS = 100
 
 
 def choose_format(name: str | None, rows: Iterable[Row]) -> tuple[str, Format]:
@@ -103,7 +103,7 @@ def _detect(sample: Sequence[Row]) -> tuple[str, Format]:
 
 
 def _sample(rows: Iterable[Row]) -> list[Row]:
-    return [_unpacked(row) for row in islice(rows, _DETECTION_ROWS)]
+    return [_unpacked(row) for row in islice(rows, DETECTION_ROWS)]
 
 
 def _unpacked(row: Row) -> Row:

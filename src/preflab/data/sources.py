@@ -1,7 +1,9 @@
 """Where rows come from: a *source spec* is one string naming a file, a folder, the sandbox, or a data set on the hub.
 
-    pairs.jsonl.gz                 a local .json, .jsonl, .csv (each also .gz) or .parquet file
-    data/pairs/                    a folder of such files, in the order of their names
+    pairs.jsonl.gz                 a local .json, .jsonl, .csv (each also .gz), .parquet or .arrow file
+    pairs.json:test                one of several arrays of rows in a .json file
+    data/pairs/                    a folder of such files, in the order of their names, or what `datasets` saved
+    data/pairs:train               of a folder, the files of one split
     sandbox:preferences?rows=2000  rows of the embedded sandbox
     owner/name@config:split        a data set on the Hugging Face hub; `@config` may be left out, `:split` is train
 
@@ -26,9 +28,11 @@ from typing import Any
 
 import numpy as np
 
+from preflab.data.fields import excerpt
 from preflab.data.files import READERS, ending_of, read_file
+from preflab.data.folders import files_of
 from preflab.records import UserError
-from preflab.rundir import digest_file
+from preflab.rundir import digest_file, home_path
 
 Row = dict[str, Any]
 NumberedRow = tuple[int, Row]
@@ -52,6 +56,8 @@ class Source:
     """The sources of a mixture, which may differ in format; empty where there is but one."""
     part_of: Callable[[int], int] = field(default=lambda _: 0, repr=False)
     """Row number -> index of its part."""
+    notes: tuple[str, ...] = ()
+    """What the user should be told of the source: that it mixes splits, say."""
 
     def __iter__(self) -> Iterator[NumberedRow]:
         return self.numbered()
@@ -59,9 +65,18 @@ class Source:
 
 def open_source(spec: str) -> Source:
     """Source spec -> its rows. A missing file is an error at once; all else is looked at when the rows are read."""
-    base, span = _split_slice(spec.strip())
+    try:
+        return _open(spec.strip())
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:  # a path that is too long, or holds a null character
+        raise UserError(f"{excerpt(spec)}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _open(spec: str) -> Source:
+    base, span = _split_slice(spec)
     if span:
-        return _sliced(open_source(base), spec.strip(), span)
+        return _sliced(_open(base), spec, span)
     if not base:
         raise UserError(
             "Empty source: give a file, a folder, a hub id such as owner/name:train, or sandbox:preferences?rows=2000"
@@ -70,8 +85,16 @@ def open_source(spec: str) -> Source:
         return _sandbox_source(base)
     if is_on_hub(base):
         return _hub_source(base)
-    path = Path(base).expanduser()
-    return _folder_source(path) if path.is_dir() else _file_source(path)
+    place, part = _split_part(base)
+    path = home_path(place)
+    return _folder_source(path, part) if path.is_dir() else _file_source(path, part)
+
+
+def is_file_of_rows(spec: str) -> bool:
+    """Whether a spec names, by its ending, a file (or a slice or part of one), and not a folder."""
+    base = re.sub(r"(\[[^\[\]]*:[^\[\]]*\])+$", "", spec.strip())
+    path = home_path(_split_part(base)[0])
+    return ending_of(path) in READERS and not path.is_dir()
 
 
 def is_on_hub(spec: str) -> bool:
@@ -89,8 +112,12 @@ def open_sources(specs: Sequence[str]) -> Source:
     twice = sorted({spec for spec in specs if list(specs).count(spec) > 1})
     if twice:
         raise UserError(f"Source given more than once: {', '.join(twice)}")
-    parts = tuple(open_source(spec) for spec in specs)
-    joined, part_of = _joined(" + ".join(specs), parts)
+    return join_sources(tuple(open_source(spec) for spec in specs))
+
+
+def join_sources(parts: tuple[Source, ...]) -> Source:
+    """Sources, one after the other, as the parts of one."""
+    joined, part_of = _joined(" + ".join(part.name for part in parts), parts)
     return replace(joined, parts=parts, part_of=part_of) if len(parts) > 1 else parts[0]
 
 
@@ -150,7 +177,7 @@ def _choose_rows(source: Source, n: int, seed: int, by: str | None) -> list[int]
 
 # Slices -------------------------------------------------------------------------------------------------------------
 
-_END = r"-?\d+%?"
+_END = r"-?\d{1,18}%?"
 _SLICE = re.compile(rf"\[({_END})?:({_END})?\]")
 
 
@@ -161,7 +188,8 @@ def _split_slice(spec: str) -> tuple[str, tuple[str, str] | None]:
     base, bracket, _ = spec.rpartition("[")
     found = _SLICE.fullmatch(spec[len(base) :]) if bracket else None
     if found is None:
-        raise UserError(f"{spec}: the slice at the end is not understood; write [:-300], [-300:], [100:200] or [:80%]")
+        what = f"the slice at the end is not understood, {excerpt(spec[len(base) :], 40)}"
+        raise UserError(f"{excerpt(base, 200)[1:-1]}: {what}; write [:-300], [-300:], [100:200] or [:80%]")
     span = (found[1] or "", found[2] or "")
     if any(end.endswith("%") and abs(int(end[:-1])) > 100 for end in span):
         raise UserError(f"{spec}: a percentage in a slice lies between -100% and 100%")
@@ -244,27 +272,50 @@ def _joined(name: str, parts: Sequence[Source]) -> tuple[Source, Callable[[int],
     def fingerprint() -> str:
         return hashlib.sha256("\n".join(part.fingerprint() for part in parts).encode()).hexdigest()
 
-    return Source(name, numbered, fingerprint, where), part_of
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    return Source(name, numbered, fingerprint, where, notes=notes), part_of
 
 
-def _file_source(path: Path) -> Source:
+def _split_part(base: str) -> tuple[str, str | None]:
+    """`pairs.json:test`, `data/pairs:train` -> what is before the colon, where it is a file or a folder, and after."""
+    before, colon, part = base.rpartition(":")
+    if not colon or not re.fullmatch(r"[\w.+-]+", part) or Path(base).exists():
+        return base, None
+    path = home_path(before)
+    return (before, part) if path.is_dir() or ending_of(path) in READERS else (base, None)
+
+
+def _file_source(path: Path, part: str | None = None) -> Source:
     if not path.is_file():
         raise UserError(_missing(path))
-    if ending_of(path) not in READERS:
+    ending = ending_of(path)
+    if ending not in READERS:
         raise UserError(f"{path}: files of this kind are not read; it must end in one of {', '.join(READERS)}")
+    if not part:
+        return _plain(str(path), lambda: read_file(path), lambda: _digest(path))
+    if ending not in (".json", ".json.gz"):
+        raise UserError(f"{path}:{part}: only a .json file has parts with names; leave :{part} out")
+    return _plain(f"{path}:{part}", lambda: read_file(path, part), lambda: f"{_digest(path)}:{part}")
 
-    return _plain(str(path), lambda: read_file(path), lambda: digest_file(path))
+
+def _digest(path: Path) -> str:
+    try:
+        return digest_file(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _folder_source(folder: Path) -> Source:
-    files = sorted(path for path in folder.iterdir() if path.is_file() and ending_of(path) in READERS)
-    if not files:
-        raise UserError(f"{folder}: no file in this folder ends in one of {', '.join(READERS)}")
-    return _joined(str(folder), [_file_source(path) for path in files])[0]
+def _folder_source(folder: Path, split: str | None) -> Source:
+    found = files_of(folder, split)
+    name = f"{folder}:{split}" if split else str(folder)
+    joined = _joined(name, [_file_source(path) for path in found.paths])[0]
+    return replace(joined, notes=(found.note,) if found.note else ())
 
 
 def _looks_like_a_file(base: str) -> bool:
-    path = Path(base).expanduser()
+    path = home_path(base)
+    if _split_part(base)[1]:
+        return True
     absolute_or_dotted = path.is_absolute() or base.startswith((".", "~")) or "\\" in base
     return path.exists() or absolute_or_dotted or ending_of(path) in READERS or not _HUB_ID.fullmatch(base)
 

@@ -1,0 +1,92 @@
+"""Columns by other names: what the user calls `user_query` is read as the `prompt` that formats know."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from itertools import islice
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from preflab.data.sources import NumberedRow, Row, Source
+from preflab.records import UserError
+
+_LOOKED_AT = 100  # rows in which a column must be seen
+
+
+def _split(value: object) -> object:
+    """`a=b,c=d`, a list of such, or a mapping -> a list with one pair each."""
+    if isinstance(value, Mapping):
+        value = [f"{name}={column}" for name, column in value.items()]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        return value
+    pairs = [pair.strip() for item in value for pair in re.split(r",(?=\s*[\w.-]+=)", item)]
+    for pair in pairs:
+        name, mark, column = pair.partition("=")
+        if not (mark and name.strip() and column.strip()):
+            raise ValueError("NAME=COLUMN is needed, as in prompt=user_query,response=gen_text")
+    names = [pair.partition("=")[0].strip() for pair in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"a name can stand for one column, and {twice[0]} is given two")
+    return pairs
+
+
+ColumnNames = Annotated[tuple[str, ...], BeforeValidator(_split)]
+"""A setting: pairs `name=column`; `name` is what formats know, `column` what the data calls it."""
+
+COLUMNS_HELP = (
+    "Columns by the names that formats know: prompt=user_query,response=gen_text. In a file that lacks such a column "
+    "nothing is renamed; one of the files must have it."
+)
+
+
+def columns_by_name(pairs: Sequence[str]) -> dict[str, str]:
+    """The pairs of a `ColumnNames` setting: name -> column of the data."""
+    split = (pair.partition("=") for pair in pairs)
+    return {name.strip(): column.strip() for name, _, column in split}
+
+
+def renamed(source: Source, pairs: Sequence[str]) -> Source:
+    """The source with its columns under the names that the pairs give them, for all that reads its rows.
+
+    A column that had such a name before gives way to the one that was asked for.
+    """
+    if not pairs:
+        return source
+    names = columns_by_name(pairs)
+
+    def numbered() -> Iterator[NumberedRow]:
+        return ((number, _renamed(row, names)) for number, row in source)
+
+    return replace(
+        source, numbered=numbered, fingerprint=lambda: f"{source.fingerprint()} columns {' '.join(sorted(pairs))}"
+    )
+
+
+def _renamed(row: Row, names: Mapping[str, str]) -> Row:
+    found = {name: row[column] for name, column in names.items() if column in row}
+    if not found:
+        return row
+    moved = {names[name] for name in found}
+    return {column: value for column, value in row.items() if column not in moved and column not in found} | found
+
+
+def check_columns(sources: Sequence[Source], pairs: Sequence[str]) -> None:
+    """Raises UserError for a column that none of the sources has: what they have, and which comes nearest."""
+    if not pairs:
+        return
+    seen: dict[str, None] = {}
+    for source in sources:
+        for _, row in islice(source, _LOOKED_AT):
+            seen.update(dict.fromkeys(map(str, row)))
+    for name, column in columns_by_name(pairs).items():
+        if column not in seen:
+            near = get_close_matches(column, seen, n=1)
+            hint = f"; did you mean {name}={near[0]}?" if near else ""
+            where = " + ".join(source.name for source in sources)
+            raise UserError(
+                f"columns: there is no column {column!r} in {where}; it has {', '.join(seen) or 'none'}{hint}"
+            )
