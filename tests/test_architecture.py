@@ -28,7 +28,7 @@ ROOMS: Mapping[str, set[str]] = {
     "rundir": {"records", "terminal", "redaction"},
     "yaml_files": {"records", "rundir"},
     "config": {"records", "redaction", "yaml_files"},
-    "own_function": {"records"},
+    "own_function": {"records", "rundir"},
     "objectives": {"records", "ties"},
     "analysis": GROUND,
     "model": GROUND,

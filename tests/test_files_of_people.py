@@ -162,7 +162,7 @@ def test_a_row_without_an_end_is_given_up(ending: str, tmp_path: Path, monkeypat
         monkeypatch.setattr(f"preflab.data.{module}.LONGEST_ROW", 1 << 20)
     content = {"json": b'[{"a": "', "csv": b'a,b\n"'}.get(ending, b'{"a": "') + b"x" * (3 << 20)
     path = written(tmp_path / f"a.{ending}", gzip.compress(content) if ending.endswith("gz") else content)
-    with pytest.raises(UserError, match="a row of more than|field larger than field limit"):
+    with pytest.raises(UserError, match=r"a row of more than|field larger than field limit"):
         rows_of(path)
 
 
@@ -171,21 +171,15 @@ def test_what_grows_as_no_text_does_is_given_up(tmp_path: Path, monkeypatch: pyt
     blank = written(tmp_path / "a.jsonl.gz", gzip.compress(b"\n" * (4 << 20)))
     with pytest.raises(UserError, match=r"a\.jsonl\.gz: its first \d+ MiB are more than 300 times"):
         rows_of(blank)
-    assert (
-        len(
-            rows_of(
-                written(tmp_path / "b.jsonl.gz", gzip.compress(b"".join(b'{"a": %d}\n' % n for n in range(10_000))))
-            )
-        )
-        == 10_000
-    )
+    many = b"".join(b'{"a": %d}\n' % n for n in range(10_000))
+    assert len(rows_of(written(tmp_path / "b.jsonl.gz", gzip.compress(many)))) == 10_000
 
 
 @pytest.mark.parametrize(
     "spec", ["a.jsonl[:1000000000000000000000000000000]", "~no-such-user/a.jsonl", "a" * 5000 + ".jsonl"]
 )
 def test_a_path_or_slice_that_no_system_has_is_one_message(spec: str) -> None:
-    with pytest.raises(UserError, match="slice at the end is not|there is no user|cannot be opened"):
+    with pytest.raises(UserError, match=r"slice at the end is not|there is no user|cannot be opened"):
         open_source(spec)
 
 
@@ -220,7 +214,7 @@ def test_other_delimiters_within_cells_do_not_part_them(tmp_path: Path) -> None:
 
 
 def test_cells_that_two_delimiters_part_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="parted in several ways, by commas: .*; or by semicolons: "):
+    with pytest.raises(UserError, match=r"parted in several ways, by commas: .*; or by semicolons: "):
         rows_of(written(tmp_path / "a.csv", "a,b;c\n1,2;3\n"))
 
 
@@ -235,14 +229,14 @@ def test_damaged_columns_are_one_message(tmp_path: Path) -> None:
     whole = {"a.parquet": (tmp_path / "a.parquet").read_bytes(), "a.arrow": arrow([ROW] * 50)}
     for name, content in whole.items():
         for damaged in (content[:-40], content[: len(content) // 2], content[:50] + b"\xff" * 20 + content[70:]):
-            with pytest.raises(UserError, match="not a readable|no rows in it"):
+            with pytest.raises(UserError, match="not a readable"):
                 rows_of(written(tmp_path / name, damaged))
 
 
 def test_text_that_is_no_utf8_in_parquet_is_named(tmp_path: Path) -> None:
     bad = pyarrow.array([b"na\xefve"]).view(pyarrow.string()) if hasattr(pyarrow.Array, "view") else None
     pyarrow.parquet.write_table(pyarrow.table({"prompt": bad}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match="UTF-?8|UTF8"):
+    with pytest.raises(UserError, match=r"UTF-?8"):
         rows_of(tmp_path / "a.parquet")
 
 

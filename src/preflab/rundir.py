@@ -112,7 +112,10 @@ def read_json(path: Path) -> Any:
 
 
 def home_path(text: str) -> Path:
-    """A path as it was typed, with the folder of a user in place of `~`. Raises UserError for a user who is not there."""
+    """A path as it was typed, with the folder of a user in place of `~`.
+
+    Raises UserError where there is no such user.
+    """
     try:
         return Path(text).expanduser()
     except RuntimeError:

@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from preflab.data.fields import excerpt
@@ -14,6 +14,7 @@ from preflab.data.reading import LONGEST_ROW, NOT_UTF8, BinaryFile, FileError, l
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SNIFFED = 1 << 16  # bytes from which the delimiter is told
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # without it, rows can be missing with nobody missing them
 _BATCH = 256  # rows of a columnar file that are held at once
 
 
@@ -80,10 +81,8 @@ def _delimiter(start: str) -> str:
 def _parted(start: str, delimiter: str) -> list[list[str]]:
     """The first rows, if this delimiter parts the header; the last, which may be cut, left out."""
     rows: list[list[str]] = []
-    try:
+    with suppress(csv.Error):
         rows.extend(row for row in csv.reader(io.StringIO(start, newline=""), strict=True, delimiter=delimiter) if row)
-    except csv.Error:
-        pass
     if len(start) >= _SNIFFED // 4 and len(rows) > 1:
         rows.pop()
     return rows if rows and len(rows[0]) > 1 else []
@@ -105,6 +104,9 @@ def arrow_rows(file: BinaryFile) -> Iterator[Any]:
 
     with _readable("Arrow"):
         is_file = file.read(6) == b"ARROW1"
+        file.seek(-min(8, file.seek(0, 2)), 2)
+        if not is_file and file.read(8) != _END_OF_STREAM:
+            raise FileError("not a readable Arrow file, or cut off: it has no end; save or copy it again")
         file.seek(0)
         if is_file:
             table = pyarrow.ipc.open_file(file)
