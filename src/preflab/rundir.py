@@ -273,6 +273,10 @@ class Stage:
     finished: str | None = None
 
 
+LOCK = "stage.lock"
+"""The file by which a process keeps a stage to itself; it says nothing of what the folder holds."""
+
+
 def fingerprint(value: object) -> str:
     """A short hash of a value by its JSON text: the same for equal values, whatever the order of their keys."""
     text = json.dumps(json.loads(to_json(value)), sort_keys=True, ensure_ascii=False)
@@ -303,7 +307,9 @@ def open_stage(directory: Path, inputs: Mapping[str, object], *, overwrite: bool
     now: dict[str, Any] = redact(json.loads(to_json(inputs)))
     stage = stage_state(directory)
     if stage is None:
-        if directory.exists() and any(not entry.name.startswith(".") for entry in directory.iterdir()):
+        if directory.exists() and any(
+            not entry.name.startswith(".") and entry.name != LOCK for entry in directory.iterdir()
+        ):
             raise UserError(f"{directory}: holds files but no run of preflab (no stage.json); choose another folder")
     elif stage.status != "clearing" and not overwrite:
         if stage.fingerprint != fingerprint(now):
@@ -312,13 +318,23 @@ def open_stage(directory: Path, inputs: Mapping[str, object], *, overwrite: bool
             raise UserError(f"{directory}: holds a run made from other inputs:\n{listed}\n{advice}")
         return "done" if stage.status == "done" else "resume"
     elif is_main_process():
+        refuse_link(directory)
         # Whoever is killed while clearing leaves a folder that says so, never one that passes for a run.
         _write_stage(directory, Stage("clearing", now, fingerprint(now), utc_now()))
         for entry in directory.iterdir():
-            if entry.name != "stage.json":
+            if entry.name not in ("stage.json", LOCK):
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     _write_stage(directory, Stage("running", now, fingerprint(now), utc_now()))
     return "new"
+
+
+def refuse_link(directory: Path) -> None:
+    """Raise UserError where what is to be discarded lies elsewhere, and the folder is a link to it."""
+    if directory.is_symlink():
+        raise UserError(
+            f"{directory}: is a link to {directory.resolve()}, and what lies there is not discarded through a link; "
+            "name that folder itself, or remove the link"
+        )
 
 
 def finish_stage(directory: Path) -> None:

@@ -12,6 +12,7 @@ from preflab.analysis.study import Judge
 from preflab.config import dump_settings, shared_values
 from preflab.data.answers import read_answers
 from preflab.recipes.judge import judge_pairs_with, make_judge
+from preflab.recipes.output import alone
 from preflab.recipes.panel import OWN_SCORES, read_judges, try_out
 from preflab.recipes.players import Entry, read_entries, training_of
 from preflab.recipes.report import ReportResult, report_study
@@ -33,6 +34,7 @@ from preflab.sandbox.gold import gold_reward
 Row = dict[str, Any]
 
 
+@alone(lambda settings: settings.out / "study.json")
 def compare_models(settings: CompareSettings) -> ReportResult:
     """Everything from models to `report.html`. Each part is skipped where it is done, and gone on with where it is not.
 

@@ -15,7 +15,7 @@ from preflab.generate import Prompt, Sampling, encode_prompts, generate
 from preflab.model.load import load_model, pick_dtype
 from preflab.model.responses import Model
 from preflab.recipes.data import count_by_reason, load_template
-from preflab.recipes.output import beside, explaining_memory, finish_output, open_output, unfinished
+from preflab.recipes.output import alone, beside, explaining_memory, finish_output, open_output, unfinished
 from preflab.recipes.settings import GenerateSettings
 from preflab.recipes.stage import announce, fingerprint_weights, make_accelerator
 from preflab.records import Completion, UserError, messages_to_json
@@ -38,6 +38,7 @@ class GenerateResult:
         return "\n".join([*shown, *lost, f"responses: {self.output}"])
 
 
+@alone(lambda settings: settings.output)
 def generate_responses(settings: GenerateSettings) -> GenerateResult:
     """Let a model respond to the prompts of any data; of preference data, the ranked responses are left aside.
 

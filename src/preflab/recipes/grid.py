@@ -13,6 +13,7 @@ from preflab.data.answers import is_answer_file, read_answers
 from preflab.model.snapshots import snapshots_of, step_of
 from preflab.recipes.judge import judge_pairs_with, make_judge, spec_of
 from preflab.recipes.judges import Maker
+from preflab.recipes.output import alone
 from preflab.recipes.panel import read_judges, try_out
 from preflab.recipes.players import Entry, read_entries, short_name
 from preflab.recipes.report import GridResult, report_grid
@@ -44,6 +45,7 @@ class Cell:
         return f"{self.entry.name}-t{self.temperature:.12g}"
 
 
+@alone(lambda settings: settings.out / "grid.json")
 def run_grid(settings: GridSettings) -> GridResult:
     """Fill what is missing of a grid, then write its tables and figures. The folder is described at
     `preflab.analysis.grid`.

@@ -6,10 +6,12 @@ document) is whole. `NAME.manifest.json` says what both belong to.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import errno
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -17,6 +19,10 @@ from preflab.config import Settings, resolved
 from preflab.records import UserError
 from preflab.redaction import redact
 from preflab.rundir import differences, read_json, write_jsonl, write_manifest
+from preflab.terminal import is_main_process
+
+S = TypeVar("S")
+R = TypeVar("R")
 
 NOT_IN_RESULT = {
     *("output", "overwrite", "batch_size"),
@@ -80,19 +86,55 @@ def open_output(
 
 @contextmanager
 def alone_with(output: Path) -> Iterator[None]:
-    """Keep a second process from making the same file meanwhile. Raises UserError where one is at it already."""
-    output.parent.mkdir(parents=True, exist_ok=True)
+    """Keep a second process from making the same file, or what else a folder holds beside it (`study.json`,
+    `stage.json`), meanwhile. Raises UserError where one is at it already.
+
+    The system lets go of the lock when the process ends, however it ends. Only the main process locks. In a folder that
+    can only be read nothing is made, so nothing is locked; what is finished there can still be looked at.
+    """
     lock = FileLock(beside(output, "lock"))
+    if not is_main_process():
+        yield
+        return
+    made = [folder for folder in (output.parent, *output.parent.parents) if not folder.exists()]
+    output.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
             f"{output}: another process is at work on this file; wait until it is done, or choose another file"
         ) from None
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
     try:
         yield
     finally:
         lock.release()
+        _remove_unused(Path(lock.lock_file), made)
+
+
+def alone(place: Callable[[S], Path]) -> Callable[[Callable[[S], R]], Callable[[S], R]]:
+    """A recipe that keeps other processes from the place that its settings name, as `alone_with` does."""
+
+    def wrap(recipe: Callable[[S], R]) -> Callable[[S], R]:
+        @wraps(recipe)
+        def locked(settings: S) -> R:
+            with alone_with(place(settings)):
+                return recipe(settings)
+
+        return locked
+
+    return wrap
+
+
+def _remove_unused(lock: Path, folders: Sequence[Path]) -> None:
+    """Remove folders that were made for a lock, where nothing else has come into them."""
+    if folders and [*lock.parent.iterdir()] == [lock]:
+        lock.unlink(missing_ok=True)
+        with suppress(OSError):
+            for folder in folders:
+                folder.rmdir()
 
 
 def finish_output(output: Path, rows: Iterable[object]) -> None:

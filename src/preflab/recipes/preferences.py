@@ -20,6 +20,7 @@ from preflab.model.responses import ResponseLogps, collator
 from preflab.objectives import OBJECTIVES, sft, weighted
 from preflab.recipes.fit import StepFns, always, fit
 from preflab.recipes.model import save_trained
+from preflab.recipes.output import alone
 from preflab.recipes.preference_settings import PreferenceSettings
 from preflab.recipes.prepare import Prepared, prepare
 from preflab.recipes.psi import psi_fingerprint, read_psi
@@ -32,6 +33,7 @@ from preflab.train.rows import LabelledRows, RankedRows
 from preflab.train.steps import PairObjective, StepFn, label_step, pair_step
 
 
+@alone(lambda settings: settings.output_dir / "stage.json")
 def train_preferences(settings: PreferenceSettings) -> TrainResult:
     """Train by the objective that the settings are of (`DPOSettings`, `KTOSettings`, …).
 

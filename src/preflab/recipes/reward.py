@@ -14,6 +14,7 @@ from preflab.figures.study_figures import draw_training_of_reward_model
 from preflab.model.responses import ResponseRewards, collator
 from preflab.recipes.fit import always, fit
 from preflab.recipes.model import save_trained
+from preflab.recipes.output import alone
 from preflab.recipes.prepare import prepare
 from preflab.recipes.settings import RewardSettings
 from preflab.recipes.stage import TrainResult, finish_training
@@ -25,6 +26,7 @@ RESULTS = "reward_model_eval_results.json"
 RESULTS_BEFORE = "reward_model_eval_results-beforetrain.json"
 
 
+@alone(lambda settings: settings.output_dir / "stage.json")
 def train_reward(settings: RewardSettings) -> TrainResult:
     """Train a reward model and write the scores of the held-out rows, before training and after."""
     start = prepare(settings, "train reward", task="reward", need="rankings")

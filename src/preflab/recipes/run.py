@@ -23,7 +23,7 @@ from preflab.recipes.settings import RunSettings
 from preflab.recipes.stages import STAGES
 from preflab.records import DisagreementError, UserError
 from preflab.redaction import redact
-from preflab.rundir import read_json, utc_now, write_json, write_manifest
+from preflab.rundir import read_json, refuse_link, utc_now, write_json, write_manifest
 from preflab.terminal import say
 from preflab.yaml_files import dump_yaml
 
@@ -201,6 +201,7 @@ def _discard(folder: Path) -> None:
         folder.rename(kept)
         say(f"{folder}: a person has judged in it; kept as {kept}")
         return
+    refuse_link(folder)
     gone = folder.with_name(f".discarded-{folder.name}")  # whole or not at all: a kill leaves no half of a run
     shutil.rmtree(gone, ignore_errors=True)
     folder.rename(gone)

@@ -20,7 +20,7 @@ from preflab.figures.study_figures import draw_pairs
 from preflab.model.load import load_model, pick_dtype
 from preflab.model.responses import Model, ResponseRewards, check_positions, collator
 from preflab.recipes.data import count_by_reason, template_of
-from preflab.recipes.output import beside, explaining_memory, finish_output, open_output
+from preflab.recipes.output import alone, beside, explaining_memory, finish_output, open_output
 from preflab.recipes.settings import ScoreSettings
 from preflab.recipes.stage import fingerprint_weights, make_accelerator
 from preflab.records import Comparison, UserError
@@ -44,6 +44,7 @@ class ScoreResult:
         return "\n".join([*shown, *lost, f"scores: {self.output}"])
 
 
+@alone(lambda settings: settings.output)
 def score_responses(settings: ScoreSettings) -> ScoreResult:
     """Score every response of the data with a reward model; the lines are described at `preflab.score.score_rows`."""
     accelerator = make_accelerator()

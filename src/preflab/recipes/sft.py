@@ -5,6 +5,7 @@ from __future__ import annotations
 from preflab.model.responses import ResponseLogps, collator
 from preflab.recipes.fit import always, fit
 from preflab.recipes.model import save_trained
+from preflab.recipes.output import alone
 from preflab.recipes.prepare import prepare
 from preflab.recipes.settings import SFTSettings
 from preflab.recipes.stage import TrainResult, finish_training
@@ -12,6 +13,7 @@ from preflab.train.rows import BestRows
 from preflab.train.steps import sft_step
 
 
+@alone(lambda settings: settings.output_dir / "stage.json")
 def train_sft(settings: SFTSettings) -> TrainResult:
     """Train on the best response of each row; the loss is the mean over response tokens, rows packed without cross-
     talk.
