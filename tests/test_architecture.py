@@ -18,7 +18,10 @@ LONGEST_FILE = 400
 LONGEST_FUNCTION = 60
 
 # Every room (a module or package directly under preflab) with the rooms that it may import.
-GROUND = {"records", "ties", "terminal", "redaction", "failures", "rundir", "yaml_files", "config", "own_function"}
+GROUND = {
+    *("records", "ties", "terminal", "redaction", "failures", "rundir", "yaml_files", "config"),
+    *("own_function", "durable"),
+}
 ROOMS: Mapping[str, set[str]] = {
     "records": set(),
     "ties": set(),
@@ -29,6 +32,7 @@ ROOMS: Mapping[str, set[str]] = {
     "yaml_files": {"records", "rundir"},
     "config": {"records", "redaction", "yaml_files"},
     "own_function": {"records", "rundir"},
+    "durable": {"records", "rundir", "terminal"},
     "objectives": {"records", "ties"},
     "analysis": GROUND,
     "model": GROUND,

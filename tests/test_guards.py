@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
 from safetensors.torch import load_file
 from tiny_runs import LORA, arguments, history, run, settings, weights
 from torch import Tensor
@@ -27,6 +26,7 @@ from preflab.recipes.data import load_splits, load_template
 from preflab.recipes.preference_settings import PREFERENCE_SETTINGS, DPOSettings
 from preflab.recipes.preferences import falling_chosen
 from preflab.records import UserError
+from preflab.train import checkpoint
 from preflab.train.journal import read_metrics
 
 LN_2 = math.log(2)
@@ -161,18 +161,18 @@ def test_17_the_longest_rows_are_tried_first(sft_root: Path, tmp_path: Path, mon
 def test_a_full_disk_keeps_the_earlier_checkpoint(
     sft_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original, calls = Accelerator.save_state, []
+    original, calls = checkpoint.write_state, []
 
-    def full(self: Accelerator, folder: str, **options: Any) -> Any:
+    def full(accelerator: Any, trainable: Any, folder: Path) -> None:
         calls.append(1)
         if len(calls) == 2:
-            (Path(folder) / "model.safetensors").write_bytes(b"half")
+            (folder / "model.safetensors").write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        return original(self, folder, **options)
+        original(accelerator, trainable, folder)
 
     words = arguments("dpo", sft_root / "tiny", tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr(Accelerator, "save_state", full)
+        patch.setattr(checkpoint, "write_state", full)
         with pytest.raises(SystemExit) as end:
             main(words)
     assert end.value.code == 2

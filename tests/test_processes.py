@@ -81,7 +81,7 @@ def test_weights_are_the_same(kind: str, folders: dict[str, tuple[Path, Path]]) 
 def test_only_one_process_writes(folders: dict[str, tuple[Path, Path]]) -> None:
     for one, two in folders.values():
         assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
-        assert {path.name for path in one.rglob("*.safetensors")} == {"model.safetensors"}
+        assert {path.name for path in one.rglob("*.safetensors")} == {"model.safetensors", "optimizer.safetensors"}
     one, two = (json.loads((folder / "reward_model_eval_results.json").read_text()) for folder in folders["reward"])
     assert len(one) == len(two) == 9
     for ours, theirs in zip(two, one, strict=True):

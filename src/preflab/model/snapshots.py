@@ -7,8 +7,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from preflab.durable import check_files
 from preflab.model.responses import Model
 from preflab.records import UserError
+from preflab.rundir import read_json
 
 WEIGHTS = "model.safetensors"
 
@@ -31,6 +33,9 @@ def final_model(checkpoint: str) -> str | None:
 def put_weights(model: Model, checkpoint: str) -> Model:
     """Overwrite a model's weights, or its adapter's, with those of a checkpoint."""
     path = Path(checkpoint) / WEIGHTS
+    state = read_json(head) if (head := Path(checkpoint) / "state.json").exists() else {}
+    if isinstance(state, dict) and isinstance(files := state.get("files"), dict) and WEIGHTS in files:
+        check_files(Path(checkpoint), {WEIGHTS: files[WEIGHTS]})
     try:
         stored = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -34,7 +34,7 @@ from preflab.sandbox.gold import gold_reward
 Row = dict[str, Any]
 
 
-@alone(lambda settings: settings.out / "study.json")
+@alone("out", "study.json")
 def compare_models(settings: CompareSettings) -> ReportResult:
     """Everything from models to `report.html`. Each part is skipped where it is done, and gone on with where it is not.
 

@@ -25,6 +25,7 @@ from preflab.train.checkpoint import Checkpoints, Progress
 from preflab.train.journal import Journal
 from preflab.train.loop import NotFiniteError, StepReport, response_values, train
 from preflab.train.rows import RankedRows
+from preflab.train.state import Trainable
 from preflab.train.steps import Responses, StepFn, Totals, add_totals, means
 
 StepFns = Callable[[nn.Module, RankedRows, Indices], StepFn]
@@ -67,8 +68,7 @@ def fit(
     scheduler = get_scheduler(settings.lr_scheduler_type, optimizer, math.ceil(settings.warmup_ratio * total), total)
     _tell_deepspeed(accelerator, settings)
     prepared, optimizer = accelerator.prepare(module, optimizer)
-    accelerator.register_for_checkpointing(scheduler)
-    checkpoints = _checkpoints(accelerator, settings, total)
+    checkpoints = _checkpoints(accelerator, Trainable(prepared, optimizer, scheduler), settings, total)
     latest = checkpoints.latest()
     if on_start:
         with _explaining(settings, checkpoints):
@@ -121,13 +121,14 @@ def _passes(settings: TrainSettings, accelerator: Accelerator) -> int:
     return settings.gradient_accumulation_steps * int(accelerator.num_processes)
 
 
-def _checkpoints(accelerator: Accelerator, settings: TrainSettings, steps: int) -> Checkpoints:
+def _checkpoints(accelerator: Accelerator, trainable: Trainable, settings: TrainSettings, steps: int) -> Checkpoints:
     plan = {
         "optimizer steps": steps,
         "gradient_accumulation_steps times processes": _passes(settings, accelerator),
         "mixed_precision": accelerator.mixed_precision,
     }
-    return Checkpoints(settings.output_dir / "checkpoints", accelerator, keep=settings.save_total_limit, plan=plan)
+    folder = settings.output_dir / "checkpoints"
+    return Checkpoints(folder, accelerator, trainable, keep=settings.save_total_limit, plan=plan)
 
 
 def _plan(rows: RankedRows, settings: TrainSettings, passes: int) -> Plan:
@@ -184,6 +185,7 @@ class _Course:
             self.progress = self.progress.evaluated(metrics[wanted], greater_is_better=_more_is_better(settings))
             saving = saving or (settings.load_best_model_at_end and self.progress.best_step == report.step)
         if saving:
+            self.journal.sync()
             self.checkpoints.save(self.progress)
         self.journal.advance(report.step)
 

@@ -38,7 +38,7 @@ class GenerateResult:
         return "\n".join([*shown, *lost, f"responses: {self.output}"])
 
 
-@alone(lambda settings: settings.output)
+@alone("output")
 def generate_responses(settings: GenerateSettings) -> GenerateResult:
     """Let a model respond to the prompts of any data; of preference data, the ranked responses are left aside.
 

@@ -45,7 +45,7 @@ class Cell:
         return f"{self.entry.name}-t{self.temperature:.12g}"
 
 
-@alone(lambda settings: settings.out / "grid.json")
+@alone("out", "grid.json")
 def run_grid(settings: GridSettings) -> GridResult:
     """Fill what is missing of a grid, then write its tables and figures. The folder is described at
     `preflab.analysis.grid`.

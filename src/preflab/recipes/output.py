@@ -114,13 +114,16 @@ def alone_with(output: Path) -> Iterator[None]:
         _remove_unused(Path(lock.lock_file), made)
 
 
-def alone(place: Callable[[S], Path]) -> Callable[[Callable[[S], R]], Callable[[S], R]]:
-    """A recipe that keeps other processes from the place that its settings name, as `alone_with` does."""
+def alone(setting: str, head: str = "") -> Callable[[Callable[[S], R]], Callable[[S], R]]:
+    """A recipe that keeps other processes from its output, as `alone_with` does.
+
+    setting: names the output, a file; or a folder, of which `head` is the file that stands for all in it.
+    """
 
     def wrap(recipe: Callable[[S], R]) -> Callable[[S], R]:
         @wraps(recipe)
         def locked(settings: S) -> R:
-            with alone_with(place(settings)):
+            with alone_with(getattr(settings, setting) / head):
                 return recipe(settings)
 
         return locked

@@ -33,7 +33,7 @@ from preflab.train.rows import LabelledRows, RankedRows
 from preflab.train.steps import PairObjective, StepFn, label_step, pair_step
 
 
-@alone(lambda settings: settings.output_dir / "stage.json")
+@alone("output_dir", "stage.json")
 def train_preferences(settings: PreferenceSettings) -> TrainResult:
     """Train by the objective that the settings are of (`DPOSettings`, `KTOSettings`, …).
 

@@ -26,7 +26,7 @@ RESULTS = "reward_model_eval_results.json"
 RESULTS_BEFORE = "reward_model_eval_results-beforetrain.json"
 
 
-@alone(lambda settings: settings.output_dir / "stage.json")
+@alone("output_dir", "stage.json")
 def train_reward(settings: RewardSettings) -> TrainResult:
     """Train a reward model and write the scores of the held-out rows, before training and after."""
     start = prepare(settings, "train reward", task="reward", need="rankings")

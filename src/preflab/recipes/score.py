@@ -44,7 +44,7 @@ class ScoreResult:
         return "\n".join([*shown, *lost, f"scores: {self.output}"])
 
 
-@alone(lambda settings: settings.output)
+@alone("output")
 def score_responses(settings: ScoreSettings) -> ScoreResult:
     """Score every response of the data with a reward model; the lines are described at `preflab.score.score_rows`."""
     accelerator = make_accelerator()

@@ -13,7 +13,7 @@ from preflab.train.rows import BestRows
 from preflab.train.steps import sft_step
 
 
-@alone(lambda settings: settings.output_dir / "stage.json")
+@alone("output_dir", "stage.json")
 def train_sft(settings: SFTSettings) -> TrainResult:
     """Train on the best response of each row; the loss is the mean over response tokens, rows packed without cross-
     talk.

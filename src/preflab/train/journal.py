@@ -9,6 +9,7 @@ from types import TracebackType
 
 from accelerate import Accelerator
 
+from preflab.durable import sync
 from preflab.rundir import append_jsonl, read_jsonl, write_jsonl
 from preflab.terminal import progress_bar
 
@@ -48,6 +49,11 @@ class Journal:
         self._accelerator.log(metrics, step=step)
         self._shown |= {name: value for name, value in metrics.items() if name in SHOWN}
         self._bar.update(self._task, shown="  ".join(f"{name} {value:.3f}" for name, value in self._shown.items()))
+
+    def sync(self) -> None:
+        """Wait until all lines have reached the disk: no checkpoint may outlive the lines before it."""
+        if self._main and self._path.exists():
+            sync(self._path)
 
     @contextmanager
     def side_task(self, name: str, total: int) -> Iterator[Callable[[int], None]]:

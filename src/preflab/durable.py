@@ -1,0 +1,123 @@
+"""Folders that are on disk whole or not at all, and noticed when they are not as they were written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from preflab.records import UserError
+from preflab.rundir import digest_file, read_json, write_json
+from preflab.terminal import say
+
+CHECKSUMS = "checksums.json"
+"""Of each file of a folder its SHA-256; it lies in the folder, so that it goes where the folder goes."""
+
+
+class DamagedError(UserError):
+    """A file that is not as it was written."""
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A new folder to write into. Once all of it is on disk, with checksums, it takes the place of `folder`."""
+    unfinished = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    write_json(unfinished / CHECKSUMS, digests(unfinished))
+    put_in_place(unfinished, folder)
+
+
+def put_in_place(unfinished: Path, folder: Path) -> None:
+    """Give a folder its name, after all of it has reached the disk; what bore that name is removed."""
+    for path in [*unfinished.rglob("*"), unfinished]:
+        sync(path)
+    if folder.is_symlink():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
+    sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of what a folder holds, has reached the disk."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows keeps its folders by itself, and cannot be asked to
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some network file systems know no such thing for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """File -> SHA-256, of all files in a folder and its folders; several are read at once."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    with ThreadPoolExecutor(4) as readers:
+        found = list(readers.map(digest_file, files))
+    return {path.relative_to(folder).as_posix(): digest for path, digest in zip(files, found, strict=True)}
+
+
+def check_files(folder: Path, expected: Mapping[str, str]) -> None:
+    """Raise DamagedError for the first file that is missing, or has another SHA-256 than expected."""
+    paths = [folder / name for name in expected]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise DamagedError(f"{missing[0]}: is missing")
+    with ThreadPoolExecutor(4) as readers:
+        found = list(readers.map(_digest_once, paths))
+    for path, digest, wanted in zip(paths, found, expected.values(), strict=True):
+        if digest != wanted:
+            raise DamagedError(f"{path}: is not as it was written (its SHA-256 is another one), so it is damaged")
+
+
+def check_model(folder: Path) -> None:
+    """Refuse a folder that preflab wrote and whose weights or tokenizer are not as they were; one without checksums is
+    somebody else's. Smaller files may be changed by hand, which is said, but never hold zeroed blocks.
+
+    Each file is read once in a process, as long as neither its size nor its time changes.
+    """
+    path = folder / CHECKSUMS
+    if not path.is_file():
+        return
+    advice = f"make the model again; or, if it was changed on purpose, remove {path}"
+    expected = read_json(path)
+    if not isinstance(expected, dict) or not all(isinstance(value, str) for value in expected.values()):
+        raise UserError(f"{path}: not a table of files and their SHA-256; remove it, or make the model again")
+    heavy = {name: digest for name, digest in expected.items() if _is_heavy(name)}
+    try:
+        check_files(folder, heavy)
+        for name in expected.keys() - heavy.keys():
+            _check_small(folder / name, expected[name])
+    except DamagedError as error:
+        raise UserError(f"{error}; {advice}") from None
+
+
+def _is_heavy(name: str) -> bool:
+    return name.endswith((".safetensors", ".bin", ".model", "tokenizer.json", "index.json"))
+
+
+def _check_small(path: Path, expected: str) -> None:
+    if not path.is_file():
+        say(f"{path}: is missing, though preflab wrote it")
+    elif _digest_once(path) != expected:
+        if b"\0" in path.read_bytes():
+            raise DamagedError(f"{path}: holds zeroed bytes, so it is damaged")
+        say(f"{path}: was changed since preflab wrote it; it is used as it now is")
+
+
+_KNOWN: dict[tuple[str, int, int, int], str] = {}
+
+
+def _digest_once(path: Path) -> str:
+    stat = path.stat()
+    key = (str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    if key not in _KNOWN:
+        _KNOWN[key] = digest_file(path)
+    return _KNOWN[key]
