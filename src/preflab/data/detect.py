@@ -10,12 +10,16 @@ from itertools import islice
 from preflab.data.fields import Row
 from preflab.data.formats import FORMATS
 from preflab.data.layout import Format, Kind, renamed_row
+from preflab.data.lookalikes import preference_columns
 from preflab.data.names import (
     LABEL,
     SYSTEM,
+    could_be_candidates,
+    could_be_choices,
     could_be_prompts,
     could_be_responses,
     is_number,
+    other_pairs,
     score_columns,
     texts_of_unknown_meaning,
     truths,
@@ -92,14 +96,30 @@ def _detect(sample: Sequence[Row]) -> tuple[str, Format]:
     # A format that needs more columns than another says more about the rows.
     fits = [fit for fit in fits if not any(fit.columns < other.columns for other in fits)]
     present = {str(name) for row in sample for name in row}
-    if any(fit.form.renamed for fit in fits):
-        fits = sorted(fits, key=lambda fit: fit.rank(present))[:1]
+    fits = [fit for fit in fits if not fit.form.renamed] or sorted(fits, key=lambda fit: fit.rank(present))[:1]
     if len(fits) != 1:
         raise UserError(_no_single_format([fit.name for fit in fits], sample))
     (fit,) = fits
+    if fit.form.kind in ("demonstration", "prompts"):
+        _refuse_preferences(fit, sample)
     if question := fit.question or _question_of_a_guess(fit.form, sample):
         raise UserError(question)
     return fit.name, fit.form
+
+
+def _refuse_preferences(fit: _Fit, sample: Sequence[Row]) -> None:
+    """Rows that say which response is better are no demonstrations and no prompts, though they have the columns."""
+    labels = [name for name in LABEL if truths(values(sample, name)) == "yes"]
+    read = {*fit.columns, *fit.form.optional, *SYSTEM, *labels}
+    if found := preference_columns(sample, read):
+        raise UserError(
+            f"{_columns_of(sample)}: {_of_preferences(found)}. Rename the columns, or give a function of your own with "
+            f"--format file.py:function; --format {fit.name} reads them as {fit.form.about} all the same"
+        )
+
+
+def _of_preferences(columns: Sequence[str]) -> str:
+    return f"these look like preferences in a layout that is not known (see {', '.join(columns)})"
 
 
 def _sample(rows: Iterable[Row]) -> list[Row]:
@@ -158,9 +178,16 @@ def _other_names(form: Format, sample: Sequence[Row]) -> tuple[Mapping[str, str]
     """
     renamed: dict[str, str] = {}
     question = ""
+    if form.responses and not any(values(sample, column) for column in form.responses):
+        pairs = other_pairs(sample, form.responses)
+        renamed |= dict(zip(pairs[0], form.responses, strict=True)) if pairs else {}
+        if len(pairs) > 1:
+            question = _which_pair(form.responses, pairs, sample)
     for column, what, find in (
         (form.prompt, "prompt", could_be_prompts),
         (form.response, "response", could_be_responses),
+        (form.choice, "choice", could_be_choices),
+        (form.candidates, "list of responses", could_be_candidates),
     ):
         if not column or values(sample, column):
             continue
@@ -179,12 +206,21 @@ def _which(what: str, column: str, found: Sequence[str], sample: Sequence[Row]) 
     )
 
 
+def _which_pair(responses: Sequence[str], pairs: Sequence[Sequence[str]], sample: Sequence[Row]) -> str:
+    spoken = " or ".join(" and ".join(pair) for pair in pairs)
+    one, other = pairs[0]
+    return (
+        f"{_columns_of(sample)}: which are {' and '.join(responses)}, {spoken}? Say it with "
+        f"--columns {responses[0]}={one},{responses[1]}={other}, or rename the columns"
+    )
+
+
 def _question_of_a_guess(form: Format, sample: Sequence[Row]) -> str:
     """The question which column is the prompt, where it would have to be guessed though a column could be it."""
-    sides = [value for name in ("chosen", "rejected") for value in values(sample, name)]
+    taken = (*_sources(form.responses, form), *SYSTEM)
+    sides = [value for name in taken for value in values(sample, name)]
     if not form.guesses or not any(isinstance(side, str) for side in sides):
         return ""
-    taken = ("chosen", "rejected", *SYSTEM)
     named = could_be_prompts(sample, taken)
     found = named or [name for name in texts_of_unknown_meaning(sample, taken) if not _is_about(name)]
     if not found:
@@ -267,7 +303,9 @@ def _no_single_format(fitting: Sequence[str], sample: Sequence[Row]) -> str:
     near = sorted((name for name in FORMATS if shared[name] > 0), key=lambda name: -shared[name])[:3]
     nearest = "".join(f"\n  {name}: needs {', '.join(FORMATS[name].columns)} ({FORMATS[name].about})" for name in near)
     advice = f" The nearest are:{nearest}" if near else ""
+    found = preference_columns(sample, ())
     return (
-        f"{_columns_of(sample)}, which fit no known format; rename them, or give a function of your own with "
+        f"{_columns_of(sample)}, which fit no known format"
+        f"{'; ' + _of_preferences(found) if found else ''}; rename them, or give a function of your own with "
         f"--format file.py:function.{advice}"
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from preflab.data.fields import Row, is_truth
-from preflab.data.layout import Format, lists, messages_of, texts
+from preflab.data.layout import Format, lists, messages_of, texts, texts_in_lists
+from preflab.data.layouts import LAYOUTS
 from preflab.data.names import LIST_RANKS, LIST_SCORES
-from preflab.data.parsers import alpaca, demonstrations, pairs, ranked, transcripts, trl
+from preflab.data.parsers import alpaca, demonstrations, elsewhere, pairs, ranked, transcripts, trl
 
 _ALPACA = ("input", "context", "history")
 _ALPACA_ROLES = {"instruction": "prompt", "input": "prompt", "context": "prompt", "history": "earlier turns"}
@@ -14,7 +15,8 @@ _SCORES = dict.fromkeys((*LIST_SCORES, *LIST_RANKS), "scores")
 
 def _whole_conversations(row: Row) -> bool:
     sides = (row["chosen"], row["rejected"])
-    return isinstance(row.get("prompt"), str) and all(isinstance(side, list) and len(side) > 1 for side in sides)
+    whole = all(isinstance(side, list) and len(side) > 1 for side in sides) and not elsewhere.are_lists_of_texts(row)
+    return isinstance(row.get("prompt"), str) and whole
 
 
 FORMATS: dict[str, Format] = {
@@ -83,7 +85,11 @@ FORMATS: dict[str, Format] = {
         "ranking",
         "TRL's preference type: prompt, chosen and rejected, as text or as chat messages",
         ("prompt", "chosen", "rejected"),
-        lambda row: not transcripts.is_transcript(row) and not _whole_conversations(row),
+        lambda row: (
+            not transcripts.is_transcript(row)
+            and not _whole_conversations(row)
+            and not elsewhere.are_lists_of_texts(row)
+        ),
         prompt="prompt",
         responses=("chosen", "rejected"),
     ),
@@ -95,6 +101,7 @@ FORMATS: dict[str, Format] = {
         lambda row: (
             not transcripts.is_transcript(row)
             and (texts("chosen", "rejected")(row) or lists("chosen", "rejected")(row))
+            and not elsewhere.are_lists_of_texts(row)
         ),
         responses=("chosen", "rejected"),
         guesses=True,
@@ -163,7 +170,7 @@ FORMATS: dict[str, Format] = {
         "ranking",
         "prompt, and responses as a list, by their scores (or ranks) or else best first",
         ("prompt", "responses"),
-        lists("responses"),
+        texts_in_lists("responses"),
         optional=(*LIST_SCORES, *LIST_RANKS),
         roles=_SCORES,
         prompt="prompt",
@@ -187,7 +194,7 @@ FORMATS: dict[str, Format] = {
         "demonstration",
         "chat messages of which the last is the response to imitate",
         ("messages",),
-        lists("messages"),
+        demonstrations.ends_with_answer("messages"),
         roles={"messages": "prompt and response"},
     ),
     "sharegpt": Format(
@@ -195,7 +202,7 @@ FORMATS: dict[str, Format] = {
         "demonstration",
         "conversations of which the last turn is the response to imitate",
         ("conversations",),
-        lists("conversations"),
+        demonstrations.ends_with_answer("conversations"),
         roles={"conversations": "prompt and response"},
     ),
     "prompt-response": Format(
@@ -231,4 +238,5 @@ FORMATS: dict[str, Format] = {
         ("prompt",),
         prompt="prompt",
     ),
+    **LAYOUTS,
 }

@@ -31,7 +31,10 @@ class Format:
         roles: column -> what it is read as, where its name does not say so.
         prompt: the column with the prompt, if rows may have it under another name (`names.PROMPT`).
         response: the column with the one response, if rows may have it under another name (`names.RESPONSE`).
-        responses: the columns with the responses of a pair, for which there may be columns with scores.
+        responses: the columns with the responses of a pair, which rows may have under other names (`names.PAIRS`), and
+            for which there may be columns with scores.
+        choice: the column that says which of them is better, if rows may have it under another name (`names.CHOICE`).
+        candidates: the column with a list of responses as objects, likewise (`names.CANDIDATES`).
         guesses: whether its prompt is but a guess, which any column that could be the prompt forbids.
         own: whether it is a function of the user's, which does all itself.
 
@@ -56,6 +59,8 @@ class Format:
     prompt: str = ""
     response: str = ""
     responses: tuple[str, ...] = ()
+    choice: str = ""
+    candidates: str = ""
     guesses: bool = False
     own: bool = False
     renamed: Mapping[str, str] = field(default_factory=dict)
@@ -79,6 +84,11 @@ def texts(*names: str) -> Callable[[Row], bool]:
 
 def lists(*names: str) -> Callable[[Row], bool]:
     return lambda row: all(isinstance(row[name], list) for name in names)
+
+
+def texts_in_lists(*names: str) -> Callable[[Row], bool]:
+    """Whether each of these columns holds a list, and none of the lists an object."""
+    return lambda row: lists(*names)(row) and not any(isinstance(item, dict) for name in names for item in row[name])
 
 
 def messages_of(*names: str) -> Callable[[Row], bool]:

@@ -83,8 +83,17 @@ def user(content: str) -> tuple[Message, ...]:
 
 def is_said_by_assistant(value: object) -> bool:
     """Whether a value is a message of the assistant's."""
+    return _speaker(value) == "assistant"
+
+
+def is_said_by_user(value: object) -> bool:
+    """Whether a value is a message of the user's."""
+    return _speaker(value) == "user"
+
+
+def _speaker(value: object) -> Role | None:
     role = next((value[key] for key in _ROLE_KEYS if key in value), None) if isinstance(value, dict) else None
-    return _ROLES.get(str(role).strip().lower()) == "assistant"
+    return _ROLES.get(str(role).strip().lower())
 
 
 def is_message(value: object) -> bool:

@@ -7,7 +7,7 @@ prompt, the user is asked (`preflab.data.detect`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -26,6 +26,8 @@ PROMPT = (
 )
 """Columns that could be the prompt, if they hold text or chat messages."""
 
+_SAID = ("response", "answer", "output", "text", "completion", "messages", "message", "conversation", "conversations")
+
 RESPONSE = (
     *("response", "completion", "answer", "output", "reply", "generation", "generated_text", "generated", "gen_text"),
     *("model_output", "model_response", "model_answer", "model_completion", "generated_response", "generated_answer"),
@@ -33,6 +35,40 @@ RESPONSE = (
     *("prediction", "responses", "outputs", "completions", "answers"),
 )
 """Columns that could be the one response, if they hold text."""
+
+PAIRS: Mapping[tuple[str, ...], tuple[tuple[str, str], ...]] = {
+    ("chosen", "rejected"): (
+        *((f"{side}", "rejected") for side in ("accepted", "preferred")),
+        *((f"chosen_{what}", f"rejected_{what}") for what in _SAID),
+        *((f"{what}_chosen", f"{what}_rejected") for what in _SAID),
+        *(("better", "worse"), ("winner", "loser"), ("winning", "losing"), ("accept", "reject"), ("good", "bad")),
+        *(
+            (f"{better}_response", f"{worse}_response")
+            for better, worse in (("better", "worse"), ("winning", "losing"))
+        ),
+        *(("preferred", other) for other in ("dispreferred", "non_preferred", "unpreferred", "not_preferred")),
+        *((f"preferred_{what}", f"{other}_{what}") for what in _SAID for other in ("dispreferred", "non_preferred")),
+        *((f"preferred_{what}", f"rejected_{what}") for what in _SAID),
+        ("response_j", "response_k"),
+    ),
+    **{
+        (f"response_{one}", f"response_{other}"): (
+            *((f"{what}_{one}", f"{what}_{other}") for what in (*_SAID, "response", "model_response")),
+            (f"model_{one}_response", f"model_{other}_response"),
+        )
+        for one, other in (("a", "b"), ("1", "2"), ("0", "1"))
+    },
+}
+"""The columns with the two responses of a pair -> their other names. Capitals and signs between words do not count."""
+
+CHOICE = (
+    *("winner", "preference", "preferred", "preferred_response", "choice", "chosen", "better", "better_response"),
+    *("best", "verdict", "label", "labels", "human_preference", "gold_label", "preferred_model", "winning_model"),
+)
+"""Columns that say which of two responses is the better one."""
+
+CANDIDATES = ("candidates", "responses", "answers", "completions", "outputs", "generations", "choices", "samples")
+"""Columns with a list of responses, each an object with its text and its rank or score."""
 
 LABEL = (
     *("label", "labels", "kto_tag", "kto_label", "desirable", "is_desirable", "is_desired", "wanted", "is_wanted"),
@@ -139,6 +175,33 @@ def could_be_a_prompt(value: object) -> bool:
     if not _is_conversation(value):
         return _is_text(value)
     return not (isinstance(value, list) and value and is_said_by_assistant(value[-1]))
+
+
+def other_pairs(rows: Iterable[Row], responses: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """The pairs of columns that stand for the columns `responses`."""
+    known = {_squeezed(str(name)): str(name) for row in rows for name in row}
+    pairs = [tuple(map(_squeezed, pair)) for pair in (responses, *PAIRS.get(responses, ()))]
+    return [tuple(map(known.__getitem__, pair)) for pair in dict.fromkeys(pairs) if known.keys() >= set(pair)]
+
+
+def could_be_choices(rows: Sequence[Row], taken: Iterable[str]) -> list[str]:
+    """The columns, of those not `taken`, that have the name of a choice and hold single words or numbers."""
+    present = {str(name) for row in rows for name in row} - set(taken)
+    short = [name for name in CHOICE if name in present]
+    return [name for name in short if _most(values(rows, name), lambda value: len(str(value)) <= _LONGEST_CHOICE)]
+
+
+_LONGEST_CHOICE = 80
+
+
+def could_be_candidates(rows: Sequence[Row], taken: Iterable[str]) -> list[str]:
+    """The columns, of those not `taken`, that have the name of a list of responses and hold objects."""
+    present = {str(name) for row in rows for name in row} - set(taken)
+    return [name for name in CANDIDATES if name in present and _most(values(rows, name), _are_objects)]
+
+
+def _are_objects(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def could_be_responses(rows: Sequence[Row], taken: Iterable[str]) -> list[str]:

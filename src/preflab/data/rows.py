@@ -46,14 +46,15 @@ def read_row(form: Format, row: Row) -> Comparison:
     else:
         row = unpack(row)
         refuse_unsupported(row)
+        renamed = renamed_row(form, row)
         if form.guesses:
-            _refuse_a_guess(row)
-        found = form.parse(renamed_row(form, row))
+            _refuse_a_guess(renamed)
+        found = form.parse(renamed)
         found = replace(found, prompt=_with_system(row, found.prompt))
         if form.label and said(row, form.label) is not None:
             found = replace(found, label=truth(row, form.label))
         if form.scores:
-            found = replace(found, scores=_scores(form, row, found))
+            found = replace(found, scores=_scores(form, renamed, found))
     refuse_half_characters(found)
     return replace(found, meta={**short_scalars(row, no_meta(form)), **found.meta})
 
@@ -86,8 +87,12 @@ def _scores(form: Format, row: Row, found: Comparison) -> tuple[float, ...]:
     if not all(is_number(row.get(name)) for name in form.scores):
         return ()
     scores = [-number(row, name) if form.ranks else number(row, name) for name in form.scores]
-    if form.responses[0] != "chosen" and row.get(form.responses[0]) != found.responses[0]:
-        scores.reverse()
+    if form.responses[0] != "chosen":
+        first = row.get(form.responses[0])
+        if not isinstance(first, str):  # messages, whose place among the responses is not known any more
+            return ()
+        if first != found.responses[0]:
+            scores.reverse()
     return tuple(scores)
 
 

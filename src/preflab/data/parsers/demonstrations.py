@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from preflab.data.fields import Row, text
-from preflab.data.messages import conversation, message, messages, of_replies
+from preflab.data.messages import conversation, is_said_by_user, message, messages, of_replies
 from preflab.data.parsers.sides import reply
 from preflab.records import Comparison, Message, RowError
 
@@ -23,6 +25,11 @@ def prompt_response(row: Row) -> Comparison:
 def prompt_completion(row: Row) -> Comparison:
     prompt = conversation(row, "prompt")
     return of_replies(prompt, (reply(row, "completion", prompt),))
+
+
+def ends_with_answer(name: str) -> Callable[[Row], bool]:
+    """Whether a column holds messages of which the last one is not the user's: else they are a prompt."""
+    return lambda row: isinstance(row[name], list) and not (row[name] and is_said_by_user(row[name][-1]))
 
 
 def chat(row: Row) -> Comparison:

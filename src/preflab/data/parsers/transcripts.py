@@ -57,3 +57,9 @@ def _turns(transcript: str) -> tuple[Message, ...]:
         Message("user" if speaker == "Human" else "assistant", content.removeprefix(" "))
         for speaker, content in zip(speakers, contents, strict=True)
     )
+
+
+def transcript_prompt(text: str) -> tuple[Message, ...]:
+    """The turns of a transcript that ends where the assistant is to speak; none where a text is no such thing."""
+    start, end = f"\n\n{text.strip()}", _REPLY
+    return _turns(start.removesuffix(end)) if _TURN.match(start) and start.endswith(end) else ()
