@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.utils.hub import cached_file
 
 from preflab.model.adapters import TASK_TYPES, adapter_base, adapter_config
-from preflab.model.files import gguf, loading, where
+from preflab.model.files import find_file, gguf, loading, where
 from preflab.model.snapshots import final_model
 from preflab.records import UserError
 
@@ -74,16 +72,12 @@ def unread_id(name: str, pad_token_id: int | None, *, trust_remote_code: bool, r
 
 def _read_object(name: str, file: str, revision: str | None) -> dict[str, Any]:
     """A JSON file of a model's folder; empty where there is none."""
-    if name.endswith(".gguf"):
-        return {}
     with loading(name, "model"):
-        path = cached_file(
-            name, file, revision=revision, _raise_exceptions_for_missing_entries=False
-        )  # of a hub id, downloaded once
+        path = find_file(name, file, revision)
     if path is None:
         return {}
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     if not isinstance(found, dict):

@@ -10,8 +10,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
 from preflab.records import UserError
 
@@ -22,6 +22,17 @@ def where(name: str) -> str:
 
 def gguf(name: str) -> dict[str, Any]:
     return {"gguf_file": Path(name).name} if name.endswith(".gguf") else {}
+
+
+def find_file(name: str, file: str, revision: str | None = None) -> Path | None:
+    """A file of a model's folder, or of the hub's, which is downloaded once; None where there is none."""
+    if name.endswith(".gguf"):
+        return None
+    if Path(name).is_dir():
+        path = Path(name) / file
+        return path if path.is_file() else None
+    found = cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False)
+    return None if found is None else Path(found)
 
 
 @contextmanager
@@ -41,11 +52,11 @@ def loading(name: str, what: str) -> Iterator[None]:
     except ImportError as error:
         extra = " (pip install 'preflab[gguf]')" if name.endswith(".gguf") else ""
         raise UserError(f"the {what} {name} needs a package that is not installed{extra}: {error}") from error
-    except (OSError, ValueError, LookupError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, UserError):
-            raise
-        # Weights that do not fit are named in the second line.
-        found = " ".join(line.strip() for line in str(error).strip().splitlines()[:2]) or type(error).__name__
+    except UserError:
+        raise
+    except Exception as error:
+        # Damaged files make libraries fail in all ways: no kind of error of theirs is a defect of ours.
+        found = _in_one_line(error)
         hint = (
             ""
             if path.exists()
@@ -71,3 +82,14 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _in_one_line(error: BaseException, longest: int = 400) -> str:
+    """What a library says, without the pointers to what it prints beside it; its kind where it says little."""
+    words = " ".join(str(error).split())
+    for pointer in ("Please look at the above report!", "look at the above report!"):
+        words = words.replace(pointer, "").strip()
+    kind = type(error).__name__
+    if not isinstance(error, (OSError, ValueError, RuntimeError)) or not words:
+        words = f"{kind}: {words}" if words else kind
+    return words if len(words) <= longest else f"{words[:longest].rsplit(' ', 1)[0]} …"

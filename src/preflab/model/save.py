@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from preflab.model.files import quiet
 from preflab.model.responses import Model, usual_attention
+from preflab.model.tokenizers import check_stated
 
 
 def save_model(
@@ -40,6 +41,7 @@ def save_model(
         else:
             inner.save_pretrained(str(unfinished), state_dict=weights)
     tokenizer.save_pretrained(unfinished)
+    check_stated(tokenizer, unfinished)
     if folder.exists():
         shutil.rmtree(folder)
     unfinished.rename(folder)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from preflab.model.adapters import adapter_base
-from preflab.model.files import gguf, loading, where
+from preflab.model.files import find_file, gguf, loading, where
 from preflab.model.snapshots import final_model
 from preflab.records import UserError
 
@@ -17,16 +19,93 @@ _FOR_PADDING = ("<|padding|>", "<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<
 _NEW_PAD = "<|pad|>"
 
 
-def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model; of an adapter folder without one, its base model's; of a checkpoint, its run's."""
+PROBE = (
+    "Hello there! I'm 12345 and 3.14; it's 20% of 1000000, I'LL say.\n\n\n\tdef f(x):\n        return x**2  # ok\r\n   three   spaces "
+    "你好世界。日本語 한국어 😀👩\u200d👩 café Straße naïve e\u0301 مرحبا שלום Привет ½ ﬁ A\u00a0b CamelCase\n end "
+)
+"""Text that tokenizers split in different ways: digits, spaces, tabs, line breaks, code, scripts, accents, emoji."""
+
+
+def load_tokenizer(
+    name: str, *, trust_remote_code: bool = False, revision: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model; of an adapter folder without one, its base model's; of a checkpoint, its run's.
+
+    It splits text as the folder's tokenizer.json says. transformers builds some kinds anew from their vocabulary and
+    merges alone; where that splits a probe otherwise, the file is loaded as it stands.
+
+    Raises:
+        UserError: there is no tokenizer, it is damaged, or it makes no tokens of text.
+    """
     name = final_model(name) or name
     if (base := adapter_base(name)) and not (Path(name) / "tokenizer_config.json").exists():
-        name = base
+        name, revision = base, None
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision or "main"}
     with loading(name, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(where(name), **gguf(name), trust_remote_code=trust_remote_code)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where(name), **gguf(name), **options)
+        file = find_file(name, "tokenizer.json", revision)
+        if tokenizer.is_fast and file is not None:
+            stated = Tokenizer.from_file(str(file))
+            if _splits(tokenizer.backend_tokenizer) != _splits(stated):
+                tokenizer = _as_stated(tokenizer, stated, where(name), options)
     if not tokenizer.is_fast:
         raise UserError(f"{name} has only a slow tokenizer; preflab needs a fast one (tokenizer.json)")
+    _check_reads_text(tokenizer, name)
     return tokenizer
+
+
+def _as_stated(
+    rebuilt: PreTrainedTokenizerBase, stated: Tokenizer, name: str, options: dict[str, Any]
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a tokenizer.json itself, with the special tokens that its class would have given it."""
+    marks = {key: token for key, token in rebuilt.special_tokens_map.items() if isinstance(token, str)}
+    known = {key: token for key, token in marks.items() if stated.token_to_id(token) is not None}
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(name, **{**known, **options})
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    if _splits(tokenizer.backend_tokenizer) != _splits(stated):
+        raise UserError(
+            f"{name}: transformers does not read its tokenizer.json as it stands: {_difference(tokenizer, stated)}"
+        )
+    return tokenizer
+
+
+def check_stated(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Raise UserError where the tokenizer.json that was written to a folder does not split text as `tokenizer` does."""
+    stated = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if _splits(tokenizer.backend_tokenizer) != _splits(stated):
+        raise UserError(
+            f"the tokenizer of {tokenizer.name_or_path} does not survive saving: {_difference(tokenizer, stated)}"
+        )
+
+
+def _splits(backend: Tokenizer) -> tuple[list[int], str]:
+    ids = backend.encode(PROBE, add_special_tokens=False).ids
+    return ids, backend.decode(ids, skip_special_tokens=False)
+
+
+def same_splits(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers make the same ids of the probe, and the same text of these."""
+    return _splits(one.backend_tokenizer) == _splits(other.backend_tokenizer)
+
+
+def _difference(tokenizer: PreTrainedTokenizerBase, stated: Tokenizer) -> str:
+    (ours, text), (theirs, own_text) = _splits(tokenizer.backend_tokenizer), _splits(stated)
+    if ours == theirs:
+        return f"it decodes {text!r} where the file has {own_text!r}"
+    start = next((at for at, (one, two) in enumerate(zip(ours, theirs, strict=False)) if one != two), 0)
+    found, wanted = ([stated.id_to_token(i) for i in ids[start : start + 5]] for ids in (ours, theirs))
+    return f"from token {start} of a probe on it has {found}, where the file has {wanted}"
+
+
+def _check_reads_text(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Refuse a tokenizer without a vocabulary, which would read every text as nothing."""
+    backend = tokenizer.backend_tokenizer
+    special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
+    if set(backend.encode("Hello there, how are you?", add_special_tokens=False).ids) <= special:
+        raise UserError(
+            f"{name}: its tokenizer makes no tokens of text but special ones; tokenizer.json, or the vocabulary that "
+            "it is made from, is missing or damaged"
+        )
 
 
 def pad_apart_from(
