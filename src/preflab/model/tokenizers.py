@@ -20,7 +20,8 @@ _NEW_PAD = "<|pad|>"
 
 
 PROBE = (
-    "Hello there! I'm 12345 and 3.14; it's 20% of 1000000, I'LL say.\n\n\n\tdef f(x):\n        return x**2  # ok\r\n   three   spaces "
+    "Hello there! I'm 12345 and 3.14; it's 20% of 1000000, I'LL say.\n\n\n\tdef f(x):\n        return x**2  # ok\r\n"
+    "   three   spaces "
     "你好世界。日本語 한국어 😀👩\u200d👩 café Straße naïve e\u0301 مرحبا שלום Привет ½ ﬁ A\u00a0b CamelCase\n end "
 )
 """Text that tokenizers split in different ways: digits, spaces, tabs, line breaks, code, scripts, accents, emoji."""
