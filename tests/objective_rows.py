@@ -47,9 +47,9 @@ def responses_of(given: PairLogps, kl: float = KL) -> LabelledLogps:
     """Chosen responses as wanted ones and rejected responses as unwanted ones, in turn."""
     policy = torch.stack([given.chosen, given.rejected], dim=1).flatten()
     reference = torch.stack([given.reference_chosen, given.reference_rejected], dim=1).flatten()
-    return LabelledLogps(
-        policy, reference, torch.tensor([True, False]).repeat(len(given.chosen)), policy.new_tensor(kl)
-    )
+    tokens = torch.stack([given.chosen_tokens, given.rejected_tokens], dim=1).flatten()
+    wanted = torch.tensor([True, False]).repeat(len(given.chosen))
+    return LabelledLogps(policy, reference, wanted, policy.new_tensor(kl), tokens, given.precision)
 
 
 def objective(name: str, **options: object) -> Callable[[PairLogps], Loss]:

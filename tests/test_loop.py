@@ -180,7 +180,7 @@ def test_bfloat16_arithmetic_keeps_rewards_and_losses_in_float32() -> None:
     for kind in ("dpo", "reward"):
         module, rows, _ = module_and_rows(kind)
         module.float()
-        accelerator = SimpleNamespace(autocast=lambda: torch.autocast("cpu", torch.bfloat16))
+        accelerator = SimpleNamespace(mixed_precision="bf16", autocast=lambda: torch.autocast("cpu", torch.bfloat16))
         half = OneOfMany()
         half.autocast = accelerator.autocast
         exact = response_values(OneOfMany(), module, rows, [np.arange(19)])

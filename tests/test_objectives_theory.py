@@ -213,14 +213,14 @@ def test_kto_where_policy_and_reference_agree(weight: float) -> None:
     given = replace(responses_of(SOME, kl=0.0), reference=responses_of(SOME).policy)
     loss, values = kto(given, desirable_weight=weight)
     assert loss.tolist() == [weight / 2, 0.5] * 3
-    assert values["accuracies"].tolist() == [0] * 6, "a tie is no success"
+    assert values["accuracies"].tolist() == [0.5] * 6, "a tie is half a success"
 
 
 def test_bradley_terry_golden_values() -> None:
-    """Rewards 1.5 and 0.5: ln(1 + e^−1) = 0.313262. Equal rewards: ln 2, and no success."""
+    """Rewards 1.5 and 0.5: ln(1 + e^−1) = 0.313262. Equal rewards: ln 2, and half a success."""
     loss, values = bradley_terry(torch.tensor([1.5, 2.0, -1.0]), torch.tensor([0.5, 2.0, 1.0]))
     assert loss.tolist() == pytest.approx([0.313261688, LN_2, math.log(1 + math.exp(2))])
-    assert values["accuracy"].tolist() == [1, 0, 0]
+    assert values["accuracy"].tolist() == [1, 0.5, 0]
     assert values["margin"].tolist() == [1, 0, -2]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from preflab.objectives.records import Loss, PairLogps
+from preflab.ties import Precision, compare, points, rounding
 
 
 def dpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0, sft_weight: float = 0.0) -> Loss:
@@ -24,11 +25,11 @@ def dpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0, sf
     `sft_weight` α adds −α·log π(y_w)/|y_w| (iterative RPO; Pang et al., 2024), normalised by the length of the chosen
     response.
     """
-    chosen, rejected = rewards(pairs, beta)
+    chosen, rejected, explained = rewards(pairs, beta)
     loss = smoothed(chosen - rejected, label_smoothing)
     if sft_weight:
         loss = loss + sft_weight * sft(pairs).per_example
-    return reported(pairs, loss, chosen, rejected)
+    return reported(pairs, loss, chosen, rejected, explained)
 
 
 def robust_dpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.1) -> Loss:
@@ -38,10 +39,10 @@ def robust_dpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 
     agree. Unlike conservative DPO's it has no lower bound, and its expectation under flips is DPO's loss on clean
     labels.
     """
-    chosen, rejected = rewards(pairs, beta)
+    chosen, rejected, explained = rewards(pairs, beta)
     margin, epsilon = chosen - rejected, label_smoothing
     loss = (-(1 - epsilon) * logsigmoid(margin) + epsilon * logsigmoid(-margin)) / (1 - 2 * epsilon)
-    return reported(pairs, loss, chosen, rejected)
+    return reported(pairs, loss, chosen, rejected, explained)
 
 
 def ipo(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
@@ -50,16 +51,16 @@ def ipo(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
     β is the paper's τ. The paper writes sums; means over tokens are what its authors used, and what other
     implementations do. 1/(4β²) where policy and reference agree. Reported rewards are β·Δ/|y|.
     """
-    chosen, rejected = rewards(pairs, beta, per_token=True)
-    return reported(pairs, ((chosen - rejected) / beta - 1 / (2 * beta)).square(), chosen, rejected)
+    chosen, rejected, explained = rewards(pairs, beta, per_token=True)
+    return reported(pairs, ((chosen - rejected) / beta - 1 / (2 * beta)).square(), chosen, rejected, explained)
 
 
 def hinge(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
     """Hinge loss max(0, 1 − m) on DPO's margin: SLiC-HF (Zhao et al., 2023, section 2) with implicit rewards, as RSO
     has it (Liu et al., 2023: hinge-norm). Sums over tokens; 1 where policy and reference agree, 0 beyond margin 1.
     """
-    chosen, rejected = rewards(pairs, beta)
-    return reported(pairs, torch.relu(1 - (chosen - rejected)), chosen, rejected)
+    chosen, rejected, explained = rewards(pairs, beta)
+    return reported(pairs, torch.relu(1 - (chosen - rejected)), chosen, rejected, explained)
 
 
 def ln_dpo(pairs: PairLogps, *, beta: float = 5.0, label_smoothing: float = 0.0) -> Loss:
@@ -68,8 +69,8 @@ def ln_dpo(pairs: PairLogps, *, beta: float = 5.0, label_smoothing: float = 0.0)
     β is larger than DPO's by about the number of tokens that it no longer multiplies with. ln 2 where policy and
     reference agree.
     """
-    chosen, rejected = rewards(pairs, beta, per_token=True)
-    return reported(pairs, smoothed(chosen - rejected, label_smoothing), chosen, rejected)
+    chosen, rejected, explained = rewards(pairs, beta, per_token=True)
+    return reported(pairs, smoothed(chosen - rejected, label_smoothing), chosen, rejected, explained)
 
 
 def r_dpo(pairs: PairLogps, *, beta: float = 0.1, alpha: float = 0.01) -> Loss:
@@ -79,9 +80,9 @@ def r_dpo(pairs: PairLogps, *, beta: float = 0.1, alpha: float = 0.01) -> Loss:
     explain of a label is not learnt, and a chosen response that is longer needs less of a margin. ln 2 where policy and
     reference agree and both responses are equally long. Reported rewards are those of DPO.
     """
-    chosen, rejected = rewards(pairs, beta)
+    chosen, rejected, explained = rewards(pairs, beta)
     longer = alpha * (pairs.chosen_tokens - pairs.rejected_tokens)
-    return reported(pairs, -logsigmoid(chosen - rejected + longer), chosen, rejected)
+    return reported(pairs, -logsigmoid(chosen - rejected + longer), chosen, rejected, explained)
 
 
 def apo_zero(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
@@ -90,8 +91,8 @@ def apo_zero(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
     For chosen responses that are better than the model's own: pushes them up and the rejected down, each by itself.
     Sums over tokens; 1 where policy and reference agree.
     """
-    chosen, rejected = rewards(pairs, beta)
-    return reported(pairs, 1 - torch.sigmoid(chosen) + torch.sigmoid(rejected), chosen, rejected)
+    chosen, rejected, explained = rewards(pairs, beta)
+    return reported(pairs, 1 - torch.sigmoid(chosen) + torch.sigmoid(rejected), chosen, rejected, explained)
 
 
 def apo_down(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
@@ -100,8 +101,8 @@ def apo_down(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
     For chosen responses that are worse than the model's own: pushes both down, the rejected further. Sums over tokens;
     1 where policy and reference agree.
     """
-    chosen, rejected = rewards(pairs, beta)
-    return reported(pairs, torch.sigmoid(chosen) + 1 - torch.sigmoid(chosen - rejected), chosen, rejected)
+    chosen, rejected, explained = rewards(pairs, beta)
+    return reported(pairs, torch.sigmoid(chosen) + 1 - torch.sigmoid(chosen - rejected), chosen, rejected, explained)
 
 
 def exo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 1e-3) -> Loss:
@@ -111,12 +112,12 @@ def exo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 1e-3) -
     With DPO's margin m and q = (σ(m), σ(−m)): Σ q·(log q − log p). Sums over tokens. ε must not be 0, where the
     divergence is infinite; −½·ln(4·ε·(1 − ε)) where policy and reference agree.
     """
-    chosen, rejected = rewards(pairs, beta)
+    chosen, rejected, explained = rewards(pairs, beta)
     margin = chosen - rejected
     log_p = torch.log(torch.tensor([1 - label_smoothing, label_smoothing], dtype=margin.dtype, device=margin.device))
     loss = torch.sigmoid(margin) * (logsigmoid(margin) - log_p[0])
     loss = loss + torch.sigmoid(-margin) * (logsigmoid(-margin) - log_p[1])
-    return reported(pairs, loss, chosen, rejected)
+    return reported(pairs, loss, chosen, rejected, explained)
 
 
 def nca(pairs: PairLogps, *, beta: float = 0.01) -> Loss:
@@ -125,9 +126,9 @@ def nca(pairs: PairLogps, *, beta: float = 0.01) -> Loss:
     Bounds the likelihood of the chosen response by itself, not only against the rejected one. Sums over tokens;
     2·ln 2 where policy and reference agree.
     """
-    chosen, rejected = rewards(pairs, beta)
+    chosen, rejected, explained = rewards(pairs, beta)
     loss = -logsigmoid(chosen) - 0.5 * logsigmoid(-chosen) - 0.5 * logsigmoid(-rejected)
-    return reported(pairs, loss, chosen, rejected)
+    return reported(pairs, loss, chosen, rejected, explained)
 
 
 def sppo(pairs: PairLogps, *, beta: float = 1e-3) -> Loss:
@@ -137,9 +138,11 @@ def sppo(pairs: PairLogps, *, beta: float = 1e-3) -> Loss:
     1/β is the paper's η. Sums over tokens; 1/(2β²) where policy and reference agree. One iteration of it; the paper
     samples the pairs anew from each iteration's policy.
     """
-    chosen, rejected = rewards(pairs, beta)
+    chosen, rejected, explained = rewards(pairs, beta)
     goal = 1 / (2 * beta)
-    return reported(pairs, (chosen / beta - goal).square() + (rejected / beta + goal).square(), chosen, rejected)
+    return reported(
+        pairs, (chosen / beta - goal).square() + (rejected / beta + goal).square(), chosen, rejected, explained
+    )
 
 
 def psipo(pairs: PairLogps, *, psi: Callable[[float], float], beta: float = 0.1, label_smoothing: float = 0.0) -> Loss:
@@ -154,9 +157,9 @@ def psipo(pairs: PairLogps, *, psi: Callable[[float], float], beta: float = 0.1,
 
     `psi` maps a probability in [0, 1] to a finite number.
     """
-    chosen, rejected = rewards(pairs, beta)
+    chosen, rejected, explained = rewards(pairs, beta)
     goal = (psi(1 - label_smoothing) - psi(label_smoothing)) / (2 * beta)
-    return reported(pairs, ((chosen - rejected) / beta - goal).square(), chosen, rejected)
+    return reported(pairs, ((chosen - rejected) / beta - goal).square(), chosen, rejected, explained)
 
 
 def sft(pairs: PairLogps) -> Loss:
@@ -164,12 +167,13 @@ def sft(pairs: PairLogps) -> Loss:
     return Loss(-pairs.chosen / pairs.chosen_tokens, {})
 
 
-def bradley_terry(better: Tensor, worse: Tensor) -> Loss:
-    """−log σ(r_better − r_worse) for rewards [P] (Bradley and Terry, 1952; Ouyang et al., 2022, equation 1). A tie is
-    no success.
+def bradley_terry(better: Tensor, worse: Tensor, *, precision: Precision = "float32") -> Loss:
+    """−log σ(r_better − r_worse) for rewards [P] (Bradley and Terry, 1952; Ouyang et al., 2022, equation 1). A margin
+    that the rounding of `precision`, in which they were computed, explains is a tie: half a success.
     """
     margin = better - worse
-    return Loss(-logsigmoid(margin), {"accuracy": (margin > 0).to(margin.dtype), "margin": margin})
+    won = compare(better, worse, precision).to(margin.dtype)
+    return Loss(-logsigmoid(margin), {"accuracy": won, "margin": margin})
 
 
 def weighted(terms: Mapping[str, tuple[float, Callable[[PairLogps], Loss]]]) -> Callable[[PairLogps], Loss]:
@@ -186,12 +190,25 @@ def weighted(terms: Mapping[str, tuple[float, Callable[[PairLogps], Loss]]]) -> 
     return objective
 
 
-def rewards(pairs: PairLogps, beta: float, *, per_token: bool = False) -> tuple[Tensor, Tensor]:
-    """[P] implicit rewards β·Δ of chosen and rejected responses; `per_token`: divided by their lengths."""
-    chosen, rejected = pairs.chosen - pairs.reference_chosen, pairs.rejected - pairs.reference_rejected
+def rewards(
+    pairs: PairLogps, beta: float, *, per_token: bool = False, reference: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """[P] implicit rewards β·Δ of chosen and rejected responses, and the margin between them that rounding explains.
+
+    `per_token`: divided by their lengths. Without `reference`, β·log π. A margin is a difference of log-probabilities
+    that can be a thousand times its size, and is as exact as they are.
+    """
+    chosen, rejected = pairs.chosen, pairs.rejected
+    inexact = [
+        rounding(own.detach(), pairs.precision, terms=tokens)
+        for own, tokens in ((chosen, pairs.chosen_tokens), (rejected, pairs.rejected_tokens))
+    ]
+    if reference:
+        chosen, rejected = chosen - pairs.reference_chosen, rejected - pairs.reference_rejected
     if per_token:
         chosen, rejected = chosen / pairs.chosen_tokens, rejected / pairs.rejected_tokens
-    return beta * chosen, beta * rejected
+        inexact = [inexact[0] / pairs.chosen_tokens, inexact[1] / pairs.rejected_tokens]
+    return beta * chosen, beta * rejected, beta * torch.hypot(*inexact)
 
 
 def smoothed(margin: Tensor, epsilon: float) -> Tensor:
@@ -199,15 +216,17 @@ def smoothed(margin: Tensor, epsilon: float) -> Tensor:
     return -(1 - epsilon) * logsigmoid(margin) - epsilon * logsigmoid(-margin)
 
 
-def reported(pairs: PairLogps, loss: Tensor, chosen_reward: Tensor, rejected_reward: Tensor) -> Loss:
-    """A loss with the values that every objective on pairs reports. A tie is no success."""
+def reported(pairs: PairLogps, loss: Tensor, chosen_reward: Tensor, rejected_reward: Tensor, explained: Tensor) -> Loss:
+    """A loss with the values that every objective on pairs reports. A margin within `explained`, the one that rounding
+    explains, is a tie, and a tie is half a success.
+    """
     margin = chosen_reward - rejected_reward
     return Loss(
         loss,
         {
             "rewards/chosen": chosen_reward,
             "rewards/rejected": rejected_reward,
-            "rewards/accuracies": (margin > 0).to(margin.dtype),
+            "rewards/accuracies": points(margin.detach(), explained).to(margin.dtype),
             "rewards/margins": margin,
             "logps/chosen": pairs.chosen,
             "logps/rejected": pairs.rejected,

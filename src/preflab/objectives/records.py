@@ -8,6 +8,8 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from preflab.ties import Precision
+
 
 @dataclass(frozen=True)
 class PairLogps:
@@ -18,6 +20,7 @@ class PairLogps:
     reference_chosen, …_rejected:     the same under the reference; NaN where the run has none, so that an objective
                                       that reads them although its line in the table says otherwise cannot go unnoticed
     chosen_tokens, rejected_tokens:   lengths |y_w|, |y_l| in tokens, terminator included
+    precision:                        in which the tokens' log-probabilities were computed; their sums are float32
     """
 
     chosen: Tensor
@@ -26,6 +29,7 @@ class PairLogps:
     reference_rejected: Tensor
     chosen_tokens: Tensor
     rejected_tokens: Tensor
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)
@@ -36,12 +40,16 @@ class LabelledLogps:
     wanted:            bool
     kl:                [] estimate of KL(π ‖ π_ref) in nats, at least 0, through which no gradient flows: the mean of
                        log π − log π_ref over mismatched prompts and responses
+    tokens:            lengths |y| in tokens
+    precision:         in which the tokens' log-probabilities were computed; their sums are float32
     """
 
     policy: Tensor
     reference: Tensor
     wanted: Tensor
     kl: Tensor
+    tokens: Tensor
+    precision: Precision = "float32"
 
 
 class Loss(NamedTuple):

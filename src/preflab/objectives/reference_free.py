@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from preflab.objectives.pairs import reported, sft, smoothed
+from preflab.objectives.pairs import reported, rewards, sft, smoothed
 from preflab.objectives.records import Loss, PairLogps
 
 
@@ -16,9 +16,8 @@ def simpo(pairs: PairLogps, *, beta: float = 2.0, gamma_beta_ratio: float = 0.5)
     a = log π(y)/|y| is the mean log-probability per token, and γ = `gamma_beta_ratio`·β the margin that the chosen
     response should have, so the ratio is in nats per token. Reported rewards are β·a.
     """
-    chosen, rejected = _per_token(pairs)
-    loss = -logsigmoid(beta * (chosen - rejected - gamma_beta_ratio))
-    return reported(pairs, loss, beta * chosen, beta * rejected)
+    chosen, rejected, explained = rewards(pairs, beta, per_token=True, reference=False)
+    return reported(pairs, -logsigmoid(chosen - rejected - beta * gamma_beta_ratio), chosen, rejected, explained)
 
 
 def cpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0, sft_weight: float = 1.0) -> Loss:
@@ -28,9 +27,9 @@ def cpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0, sf
     The second term is per token, as implementations have it, so that it does not grow with the length. Reported
     rewards are β·log π.
     """
-    chosen, rejected = beta * pairs.chosen, beta * pairs.rejected
+    chosen, rejected, explained = rewards(pairs, beta, reference=False)
     loss = smoothed(chosen - rejected, label_smoothing) + sft_weight * sft(pairs).per_example
-    return reported(pairs, loss, chosen, rejected)
+    return reported(pairs, loss, chosen, rejected, explained)
 
 
 def orpo(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
@@ -39,13 +38,9 @@ def orpo(pairs: PairLogps, *, beta: float = 0.1) -> Loss:
     a = log π(y)/|y|, and odds = e^a / (1 − e^a): means over tokens throughout. β is the paper's λ. Reported rewards are
     β·a.
     """
-    chosen, rejected = _per_token(pairs)
+    chosen, rejected = pairs.chosen / pairs.chosen_tokens, pairs.rejected / pairs.rejected_tokens
     loss = -chosen - beta * logsigmoid(_log_odds(chosen) - _log_odds(rejected))
-    return reported(pairs, loss, beta * chosen, beta * rejected)
-
-
-def _per_token(pairs: PairLogps) -> tuple[Tensor, Tensor]:
-    return pairs.chosen / pairs.chosen_tokens, pairs.rejected / pairs.rejected_tokens
+    return reported(pairs, loss, *rewards(pairs, beta, per_token=True, reference=False))
 
 
 def _log_odds(logp: Tensor) -> Tensor:

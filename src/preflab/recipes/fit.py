@@ -23,7 +23,7 @@ from preflab.recipes.settings import TrainSettings
 from preflab.records import UserError
 from preflab.train.checkpoint import Checkpoints, Progress
 from preflab.train.journal import Journal
-from preflab.train.loop import NotFiniteError, StepReport, response_values, train
+from preflab.train.loop import NotFiniteError, StepReport, precision_in_use, response_values, train
 from preflab.train.rows import RankedRows
 from preflab.train.state import Trainable
 from preflab.train.steps import Responses, StepFn, Totals, add_totals, means
@@ -235,7 +235,9 @@ def _evaluator(
         if on_evaluation:
             on_evaluation(step, values)
         step_fn = step_fns(module, rows, np.arange(len(rows.dataset)))
-        totals = step_fn(Responses(torch.from_numpy(values), rows.token_counts, rows.widths, rows.known)).totals
+        precision = precision_in_use(accelerator, module)
+        every = Responses(torch.from_numpy(values), rows.token_counts, rows.widths, rows.known, precision)
+        totals = step_fn(every).totals
         return {f"eval_{name}": value for name, value in means(totals).items()}
 
     return evaluate

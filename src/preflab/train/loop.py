@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from preflab.data.batches import Indices, Step
 from preflab.model.prefix import PrefixBatch
 from preflab.records import UserError
+from preflab.ties import Precision
 from preflab.train.steps import Known, Responses, StepFn, Totals, add_totals
 
 
@@ -137,7 +138,17 @@ def _forward(
     batch = batch.to(accelerator.device)
     with accelerator.autocast():
         values = module(batch)
-    return batch, Responses(values, batch.token_counts, batch.widths, known.to(accelerator.device))
+    precision = precision_in_use(accelerator, module)
+    return batch, Responses(values, batch.token_counts, batch.widths, known.to(accelerator.device), precision)
+
+
+def precision_in_use(accelerator: Accelerator, module: nn.Module) -> Precision:
+    """The lower one of the arithmetic's and the weights' precision: it decides how far rounding can move an answer.
+
+    What is computed in float32 after that (log-softmax, sums, a reward head) makes nothing more exact.
+    """
+    half = accelerator.mixed_precision == "bf16" or any(p.dtype == torch.bfloat16 for p in module.parameters())
+    return "bfloat16" if half else "float32"
 
 
 def _clip(accelerator: Accelerator, module: nn.Module, max_grad_norm: float) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from preflab.objectives import LabelledLogps, Loss, PairLogps, bradley_terry
+from preflab.ties import Precision
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class Responses:
 
     values:       [R] log-probabilities of a policy, or rewards
     token_counts: [R]
+    precision:    in which the model computed them
     """
 
     values: Tensor
     token_counts: Tensor
     widths: tuple[int, ...]
     known: Known = Known()
+    precision: Precision = "float32"
 
     @cached_property
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,7 +101,7 @@ def reward_step(responses: Responses, *, center: float = 0.0) -> StepOutput:
     """
     rewards = responses.values
     better, worse, weights = responses.pairs
-    loss, values = bradley_terry(rewards[better], rewards[worse])
+    loss, values = bradley_terry(rewards[better], rewards[worse], precision=responses.precision)
     loss_sum = (weights * loss).sum()
     if center:
         widths = torch.tensor(responses.widths, device=rewards.device)
@@ -117,7 +120,10 @@ def pair_step(responses: Responses, *, objective: PairObjective) -> StepOutput:
     better, worse, weights = responses.pairs
     policy, counts, known = responses.values, responses.token_counts, responses.known.reference
     reference = torch.full_like(policy, float("nan")) if known is None else known
-    pairs = PairLogps(policy[better], policy[worse], reference[better], reference[worse], counts[better], counts[worse])
+    pairs = PairLogps(
+        *(policy[better], policy[worse], reference[better], reference[worse], counts[better], counts[worse]),
+        precision=responses.precision,
+    )
     loss, values = objective(pairs)
     if known is not None:
         values = {**values, "logps/chosen_change": pairs.chosen - pairs.reference_chosen}
@@ -135,7 +141,8 @@ def label_step(responses: Responses, *, objective: LabelObjective, kl: Tensor) -
     assert known is not None, "the recipe computes a reference for every objective on labels"
     assert wanted is not None, "so are labels"
     kl = kl.to(responses.values)  # an evaluation's values are on the CPU
-    loss, values = objective(LabelledLogps(responses.values, known, wanted, kl))
+    counts, precision = responses.token_counts, responses.precision
+    loss, values = objective(LabelledLogps(responses.values, known, wanted, kl, counts, precision))
     sides = {"chosen": wanted, "rejected": ~wanted}
     apart = {
         f"{name}/{side}": _moments(values[name][these].detach())
