@@ -20,6 +20,7 @@ class OneOfMany:
     """An accelerator that believes to be one of several processes, and hears nothing of the others."""
 
     device = torch.device("cpu")
+    mixed_precision = "no"
 
     def __init__(self, process_index: int = 0, num_processes: int = 1) -> None:
         self.process_index = process_index
