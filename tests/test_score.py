@@ -176,7 +176,7 @@ def test_figures_follow_the_rules_of_training() -> None:
     assert (figures["rows"], figures["responses"], figures["pairs"]) == (3, 8, 7)
     for name in ("accuracy", "reward_mean", "reward_std"):
         assert figures[name] == pytest.approx(expected[name])
-    assert figures["accuracy"] == pytest.approx((1 / 3 + 0 + 1) / 3)
+    assert figures["accuracy"] == pytest.approx((1 / 3 + 1 / 2 + 1) / 3), "a tie is half a success"
     assert "accuracy" not in summarize([{"score": 1.0}, {"score": 2.0}])
 
 
@@ -289,5 +289,5 @@ def test_a_summary_that_does_not_follow_from_the_rows_is_an_error(trained: Path,
     scored(trained / "model", pairs, tmp_path / "s.jsonl")
     lines = (tmp_path / "s.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "s.jsonl").write_text("".join(lines[:-1]))
-    with pytest.raises(UserError, match="rows, responses, pairs"):
+    with pytest.raises(UserError, match="rows, prompts, responses, pairs"):
         load_scores(tmp_path / "s.jsonl")

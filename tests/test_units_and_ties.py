@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +14,17 @@ import pytest
 from preflab.analysis.analyse import analyse
 from preflab.analysis.file_figures import FileFigures, file_figures
 from preflab.analysis.results import Contest
+from preflab.analysis.study import Judge
 from preflab.analysis.study_rows import read_study
 from preflab.analysis.verdicts import read_verdicts, write_verdicts
+from preflab.config import Settings
+from preflab.recipes.judges import Job, ScoringJudge
 from preflab.recipes.report import build_report
 from preflab.recipes.study_settings import ReportSettings
-from preflab.records import Judgement, Message, Outcome, Pair, UserError
+from preflab.records import Comparison, Judgement, Message, Outcome, Pair, UserError
 from preflab.rundir import write_json, write_jsonl
+from preflab.score import extremes, summarize
+from preflab.tables.study_tables import evaluation_rows
 
 PROMPTS, SAMPLES = 24, 3
 
@@ -215,3 +221,73 @@ def test_responses_to_other_prompts_are_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("Question 3", "Question 30"))
     with pytest.raises(UserError, match=r"responses/dpo\.jsonl: response 3/0 is to another prompt"):
         read_study(tmp_path)
+
+
+# ---- rounding --------------------------------------------------------------------------------------------------------
+
+NEAR = [("a", "b", 1.0, 1.0 + 1e-7), ("a", "b", 1.0, 1.008), ("a", "b", 1.0, 1.5), ("a", "b", 0.0, 0.008)]
+
+
+@pytest.mark.parametrize(("precision", "counted"), [(None, (3, 1)), ("float32", (3, 1)), ("bfloat16", (1, 3))])
+def test_what_the_precision_of_the_scores_explains_is_a_tie(
+    tmp_path: Path, precision: str | None, counted: tuple[int, int]
+) -> None:
+    folder = study(
+        tmp_path,
+        [(f"{ours}{place}", f"{theirs}{place}", *scores) for place, (ours, theirs, *scores) in enumerate(NEAR)],
+    )
+    if precision:
+        write_json(folder / "scores" / "rm" / "dpo.summary.json", {"precision": precision})
+    found = contests(folder)["rm"]
+    assert (found.wins, found.ties) == counted
+    rows = evaluation_rows(read_study(folder))
+    assert sum(row["score_diff"] == 0 for row in rows) == counted[1]
+
+
+def test_a_tie_is_half_a_success_in_a_score_file_too() -> None:
+    rows = [{"score_chosen": 2.0, "score_rejected": 2.0 - noise} for noise in (0.0, 1e-6, 0.01, 1.0)]
+    assert summarize(rows)["accuracy"] == (0.5 + 0.5 + 1 + 1) / 4
+    assert summarize(rows, "bfloat16")["accuracy"] == (0.5 + 0.5 + 0.5 + 1) / 4
+
+
+@pytest.mark.parametrize("score", [None, math.nan, 1e300, pytest.param(10**400, id="long"), "0.5", True])
+def test_a_score_that_is_no_number_is_named(score: object) -> None:
+    with pytest.raises(UserError, match=r"row 7: found the scores .*; finite numbers are needed"):
+        summarize([{"row": 7, "score_chosen": score, "score_rejected": 0.0}])
+
+
+@pytest.mark.parametrize("score", [None, math.nan, 1e300, -1e300, "0.5"])
+def test_in_a_comparison_such_a_score_is_as_good_as_none(tmp_path: Path, score: Any) -> None:
+    folder = study(tmp_path, [("a", "b", 0.0, score), ("c", "d", 0.0, 1.0)])
+    found = contests(folder)["rm"]
+    assert (found.wins, found.errors) == (1, 1)
+
+
+def test_a_scorer_is_asked_once_for_each_text_and_never_about_two_that_are_one() -> None:
+    asked: list[str] = []
+
+    def scores(comparisons: Sequence[Comparison]) -> dict[int, float | str]:
+        asked.extend(item.responses[0] for item in comparisons)
+        return {item.row: float(len(item.responses[0])) for item in comparisons}
+
+    pairs = [
+        Pair("1/0", user("q"), "long", "short "),
+        Pair("2/0", user("q"), "short ", "short "),
+        Pair("3/0", user("q"), "long", "long"),
+    ]
+    scorer = ScoringJudge(Judge("rm", "reward_model", "rm", "bfloat16"), Settings(), 0, {}, scores)
+    found = scorer.judgements(Job(pairs, (), Path("journal"), "baseline"))
+    assert [judgement.outcome for judgement in found] == ["loss", "tie", "tie"]
+    assert asked == ["long", "short "]
+
+
+def test_the_highest_and_the_lowest_rewarded_response_can_be_read() -> None:
+    rows = [
+        {"row": 1, "prompt": "p", "chosen": "good", "rejected": "bad", "score_chosen": 1.0, "score_rejected": -2.0},
+        {"row": 2, "prompt": "q", "responses": ["a", "b", "c"], "scores": [0.0, 3.0, 1.0]},
+    ]
+    assert extremes(rows) == {
+        "highest": {"row": 2, "prompt": "q", "response": "b", "score": 3.0},
+        "lowest": {"row": 1, "prompt": "p", "response": "bad", "score": -2.0},
+    }
+    assert extremes(rows[:0]) == {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from preflab.data.cache import TokenizedDataset
 from preflab.data.tokenize import ChatTemplate, Dropped
-from preflab.records import Comparison, RowError, messages_to_json
+from preflab.records import Comparison, RowError, UserError, messages_from_json, messages_to_json, unit_of
+from preflab.rundir import to_json
+from preflab.ties import Precision, compare, is_score, root_mean_square
 
 Row = dict[str, Any]
 
@@ -68,36 +70,80 @@ def _row(comparison: Comparison, scores: list[float]) -> Row:
 
 
 def scores_of(row: Row) -> tuple[float, ...]:
-    """The rewards in a row of scores, best-ranked response first."""
+    """The rewards in a row of scores, best-ranked response first. Raises UserError where one of them is no number."""
     if "scores" in row:
-        return tuple(row["scores"])
-    return (row["score"],) if "score" in row else (row["score_chosen"], row["score_rejected"])
+        scores = tuple(row["scores"])
+    else:
+        scores = (row["score"],) if "score" in row else (row["score_chosen"], row["score_rejected"])
+    if not all(map(is_score, scores)):
+        found = to_json(list(scores))[:80]
+        raise UserError(f"row {row.get('row', '?')}: found the scores {found}; finite numbers are needed")
+    return scores
 
 
-def summarize(rows: Iterable[Row]) -> dict[str, float | int]:
+def summarize(rows: Iterable[Row], precision: Precision = "float32") -> dict[str, float | int]:
     """Figures over rows of scores, by the rules of training and evaluation.
 
-    `reward_mean` and `reward_std` (of the whole population) pool all responses. `accuracy` is the share of pairs whose
-    better response has the higher reward; a comparison of more than two responses weighs as much as a pair, and a tie
-    is no success.
+    `reward_mean` and `reward_std` (of the population: divided by n) pool all responses. `accuracy` is the share of
+    pairs whose better response has the higher reward; a comparison of more than two responses weighs as much as a pair.
+    Rewards that differ by no more than rounding in this precision are a tie, which is half a success. `prompts` counts
+    the prompts that differ: rows of the same prompt are samples of it.
+
+    Raises UserError for a reward that is no finite number.
     """
-    accuracies: list[float] = []
-    rewards: list[float] = []
-    count = pairs = 0
-    for row in rows:
-        scores = scores_of(row)
-        count += 1
-        rewards.extend(scores)
-        if len(scores) > 1:
-            right = [better > worse for better, worse in combinations(scores, 2)]
-            pairs += len(right)
-            accuracies.append(sum(right) / len(right))
-    figures: dict[str, float | int] = {"rows": count, "responses": len(rewards)}
-    if accuracies:
-        figures |= {"pairs": pairs, "accuracy": math.fsum(accuracies) / len(accuracies)}
+    found = scored(rows)
+    rewards = [score for scores, _ in found for score in scores]
+    figures: dict[str, float | int] = {
+        "rows": len(found),
+        "prompts": len({unit for _, unit in found}),
+        "responses": len(rewards),
+    }
+    if accuracies := [right for right, _ in accuracies_of(found, precision)]:
+        figures |= {
+            "pairs": sum(math.comb(len(scores), 2) for scores, _ in found),
+            "accuracy": math.fsum(accuracies) / len(accuracies),
+        }
     if rewards:
         figures |= {"reward_mean": float(np.mean(rewards)), "reward_std": float(np.std(rewards))}
     return figures
+
+
+Scored = tuple[tuple[float, ...], Hashable]
+"""The rewards of a row, and the unit (its prompt) that it counts by."""
+
+
+def accuracies_of(found: Sequence[Scored], precision: Precision) -> Iterator[tuple[float, Hashable]]:
+    """Of each comparison, the share of its pairs that are ranked rightly, and its unit."""
+    size = root_mean_square(score for scores, _ in found for score in scores)
+    for scores, unit in found:
+        if len(scores) > 1:
+            right = [float(compare(better, worse, precision, size=size)) for better, worse in combinations(scores, 2)]
+            yield math.fsum(right) / len(right), unit
+
+
+def scored(rows: Iterable[Row]) -> list[Scored]:
+    """The rewards of rows by unit. Raises UserError as `scores_of` does."""
+    return [(scores_of(row), _unit(row)) for row in rows]
+
+
+def _unit(row: Row) -> Hashable:
+    return unit_of(messages_from_json(row["prompt"])) if "prompt" in row else row.get("row")
+
+
+def extremes(rows: Iterable[Row]) -> dict[str, Row]:
+    """ "highest" and "lowest": the response with the highest reward and that with the lowest, to be read: {row, prompt,
+    response, score}. Empty where there are no two rewards.
+    """
+    found = [(score, place, row) for row in rows for place, score in enumerate(scores_of(row))]
+    if len(found) < 2:
+        return {}
+    ends = {"highest": max(found, key=lambda item: item[0]), "lowest": min(found, key=lambda item: item[0])}
+    return {name: _sample(row, place, score) for name, (score, place, row) in ends.items()}
+
+
+def _sample(row: Row, place: int, score: float) -> Row:
+    responses = row.get("responses") or [row[name] for name in ("response", "chosen", "rejected") if name in row]
+    return {"row": row["row"], "prompt": row["prompt"], "response": responses[place], "score": score}
 
 
 def not_scored(

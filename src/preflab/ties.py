@@ -7,7 +7,8 @@ arithmetic, so it takes Python's floats, numpy's arrays and torch's tensors alik
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -17,6 +18,10 @@ ROUNDING: Mapping[Precision, float] = {"float32": 2.0**-18, "bfloat16": 2.0**-6,
 precision: 32 units in the last place of float32, whose errors add up over the layers (a model of 135M parameters in
 batches of 1, 3 and 4 was at most 4 off), and two of the half precisions, which round between products only.
 """
+
+
+LARGEST = 2.0**128
+"""What is not below has no place among the numbers of float32 (and bfloat16), in which models compute."""
 
 
 def rounding(size: Any, precision: Precision = "float32", *, terms: Any = 1.0) -> Any:
@@ -45,6 +50,17 @@ def compare(first: Any, second: Any, precision: Precision = "float32", *, size: 
     """
     larger = _larger(_larger(abs(first), abs(second)), size)
     return points(first - second, rounding(larger, precision))
+
+
+def root_mean_square(scores: Iterable[float]) -> float:
+    """The size of a set of scores for `compare`; 0 of none."""
+    squares = [score * score for score in scores]
+    return math.sqrt(math.fsum(squares) / len(squares)) if squares else 0.0
+
+
+def is_score(value: object) -> bool:
+    """Whether this is a number to compare by: finite, and such as a model can give. Others are as good as none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def _larger(one: Any, other: Any) -> Any:

@@ -25,7 +25,7 @@ from preflab.analysis.statistics import (
     wilson,
     wilson_estimate,
 )
-from preflab.analysis.study import Judge, Study, verdict
+from preflab.analysis.study import Judge, Study, score_difference, verdict
 
 LENGTH_GROUPS = 5
 
@@ -153,10 +153,9 @@ def _note(model: str, controlled: LengthControlled) -> str:
 def _differences(study: Study, judge: Judge, model: str, opponent: str) -> Floats:
     """[cases], score(model) − score(opponent); NaN where one has none."""
 
-    def scores(name: str) -> Floats:
-        return floats([case.answers[name].scores.get(judge.name) for case in study.cases])
-
-    return scores(model) - scores(opponent)
+    if not judge.is_scorer:
+        return np.full(len(study.cases), np.nan)
+    return floats([score_difference(case, judge, model, opponent) for case in study.cases])
 
 
 def _points(study: Study, judge: Judge, model: str) -> Floats:

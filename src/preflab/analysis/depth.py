@@ -11,7 +11,7 @@ from preflab.analysis.contests import Frame
 from preflab.analysis.diversity import words
 from preflab.analysis.results import Depth, Estimate
 from preflab.analysis.statistics import Floats, floats, numbered, per_prompt, wilson_estimate
-from preflab.analysis.study import Judge
+from preflab.analysis.study import Judge, better
 from preflab.analysis.wording import capital, listed, percent, who
 from preflab.records import unit_of
 
@@ -27,8 +27,8 @@ LARGE_SHIFT = 2.0
 
 def depth(data: Frame, judge: Judge) -> Depth | None:
     """A reward model's scores of preference data beside those of the models' responses; None for any other judge, and
-    where it has not scored preference data. Pairs that it scores alike are not ranked as people ranked them; equally
-    long ones count half for length.
+    where it has not scored preference data. Pairs that it scores alike count half, and so do equally long ones for
+    length.
     """
     scorer, pairs = judge.name, data.study.preference_data.get(judge.name, ())
     if judge.kind != "reward_model" or not pairs:
@@ -37,7 +37,11 @@ def depth(data: Frame, judge: Judge) -> Depth | None:
     rejected = np.array([pair.score_rejected for pair in pairs])
     longer_by = np.array([len(words(pair.chosen)) - len(words(pair.rejected)) for pair in pairs])
     prompt_of = numbered(unit_of(pair.prompt) or pair.row for pair in pairs)
-    ranked = per_prompt((chosen > rejected).astype(float), prompt_of, int(prompt_of.max()) + 1)
+    ranked = per_prompt(
+        np.array([better(judge, *pair) for pair in zip(chosen, rejected, strict=True)]),
+        prompt_of,
+        int(prompt_of.max()) + 1,
+    )
     accuracy = wilson_estimate(ranked)
     assert accuracy is not None
     known = np.concatenate([chosen, rejected])

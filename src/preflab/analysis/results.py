@@ -21,7 +21,9 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class ScoreFigures:
-    """A scorer's numbers for one model's responses; correlations are None where one side does not vary."""
+    """A scorer's numbers for one model's responses; correlations are None where one side does not vary. `std` is over
+    responses, of the population (divided by n).
+    """
 
     mean: Estimate
     std: float
@@ -59,12 +61,13 @@ class Contest:
     """A model against an opponent before one judge.
 
     Attributes:
-        wins, ties, losses, errors: samples.
+        wins, ties, losses, errors: samples. Responses with the same text tie, and so do scores that differ by rounding.
         win_rate: mean points (ties, and orders that contradict each other, count half; errors are left out), with
             its bootstrap interval over prompts; None where nothing was judged.
         wilson: Wilson's interval of the same rate.
         p_value: two-sided sign test of wins against losses over prompts.
-        difference: mean of score(model) − score(opponent), for scorers; `difference_std` its standard deviation.
+        difference: mean of score(model) − score(opponent), for scorers; `difference_std` its standard deviation over
+            cases (of the population: divided by n).
         flip_rate: share of samples judged in both orders whose winner changed with the order.
         longer, shorter: win rate where the model's response has more, fewer words than the opponent's.
         by_length: how many words more the model's response has ("−12 to −3") -> win rate there, with Wilson's interval.

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from preflab.analysis.diversity import words
 from preflab.analysis.verdicts import POINTS
 from preflab.records import Message, Outcome, SampleVerdict, unit_of
+from preflab.ties import Precision, compare, points
 
 JudgeKind = Literal["reward_model", "gold", "openai", "hf", "human"]
 
@@ -37,11 +38,16 @@ class Player:
 class Judge:
     """Who says which response is better. A scorer (reward model, gold) gives each response a number, the others
     compare two of them.
+
+    Of a scorer, `precision` is that in which it computed (None: its numbers are exact) and `size` the root mean square
+    of its scores: what lies between two scores that differ by more than rounding (`preflab.ties`).
     """
 
     name: str
     kind: JudgeKind
     source: str
+    precision: Precision | None = None
+    size: float = 0.0
 
     @property
     def is_scorer(self) -> bool:
@@ -80,6 +86,11 @@ class Case:
     @property
     def sample_id(self) -> str:
         return f"{self.row}/{self.sample}"
+
+    @property
+    def asked(self) -> str:
+        """The last turn of its prompt."""
+        return self.prompt[-1].content if self.prompt else ""
 
     @property
     def unit(self) -> Hashable:
@@ -125,15 +136,33 @@ class Study:
 def verdict(case: Case, judge: Judge, model: str, opponent: str, baseline: str) -> SampleVerdict | None:
     """What a judge says of `model` against `opponent` on a case; None where it did not judge these two.
 
-    A scorer prefers the higher score and can judge any two; a response that it could not score (an empty one) is an
-    error. The others have compared every model with the baseline. The same text ties before everybody.
+    A scorer prefers the higher score, beyond what rounding explains, and can judge any two; a response that it could
+    not score (an empty one) is an error. The others have compared every model with the baseline. The same text ties
+    before everybody.
     """
     if not judge.is_scorer:
         return case.verdicts.get((judge.name, model)) if opponent == baseline else None
+    difference = score_difference(case, judge, model, opponent)
+    if difference is None:
+        return SampleVerdict("error", None, None)
+    outcome: Outcome = "win" if difference > 0 else "loss" if difference < 0 else "tie"
+    return SampleVerdict(outcome, POINTS[outcome], None)
+
+
+def score_difference(case: Case, judge: Judge, model: str, opponent: str) -> float | None:
+    """What a scorer gives `model` more than `opponent` on a case, None where it could not score both. 0 where both gave
+    the same text, or where rounding explains the difference.
+    """
     if case.answers[model].text == case.answers[opponent].text:
-        return SampleVerdict("tie", POINTS["tie"], None)
+        return 0.0
     ours, theirs = (case.answers[name].scores.get(judge.name) for name in (model, opponent))
     if ours is None or theirs is None:
-        return SampleVerdict("error", None, None)
-    outcome: Outcome = "win" if ours > theirs else "loss" if ours < theirs else "tie"
-    return SampleVerdict(outcome, POINTS[outcome], None)
+        return None
+    return 0.0 if better(judge, ours, theirs) == POINTS["tie"] else ours - theirs
+
+
+def better(judge: Judge, first: float, second: float) -> float:
+    """The points of one of a scorer's scores against another: 1, 1/2 where rounding explains the difference, or 0."""
+    if judge.precision is None:
+        return float(points(first - second, 0.0))
+    return float(compare(first, second, judge.precision, size=judge.size))

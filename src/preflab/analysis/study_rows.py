@@ -5,9 +5,9 @@ Files are only read together that belong together: scores and verdicts are about
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import NoneType
 from typing import get_args
@@ -17,6 +17,7 @@ from preflab.analysis.study import Answer, Case, Judge, JudgeKind, Player, Score
 from preflab.analysis.verdicts import VerdictFile, combine, read_verdicts
 from preflab.records import Pair, UserError, messages_from_json, unit_of
 from preflab.rundir import read_json, read_jsonl
+from preflab.ties import ROUNDING, Precision, is_score, root_mean_square
 
 
 def read_study(folder: Path) -> Study:
@@ -30,7 +31,7 @@ def read_study(folder: Path) -> Study:
     head = read_json(folder / "study.json")
     try:
         models = tuple(Player(**entry) for entry in head["models"])
-        judges = tuple(Judge(**entry) for entry in head["judges"])
+        judges = tuple(Judge(*(entry[name] for name in ("name", "kind", "source"))) for entry in head["judges"])
         title = str(head["title"])
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder / 'study.json'}: not a study that this version wrote ({error})") from None
@@ -55,17 +56,33 @@ def _check_names(path: Path, models: tuple[Player, ...], judges: tuple[Judge, ..
 
 
 def _with_rows(folder: Path, title: str, models: tuple[Player, ...], judges: tuple[Judge, ...]) -> Study:
+    cases = _read_cases(folder, models, judges)
+    preference_data = {
+        judge.name: pairs for judge in judges if judge.is_scorer and (pairs := _scored_pairs(folder, judge))
+    }
     return Study(
         folder=folder,
         title=title,
         models=models,
-        judges=judges,
-        cases=_read_cases(folder, models, judges),
-        preference_data={
-            judge.name: pairs for judge in judges if judge.is_scorer and (pairs := _scored_pairs(folder, judge))
-        },
+        judges=tuple(_scaled(folder, judge, cases, preference_data.get(judge.name, ())) for judge in judges),
+        cases=cases,
+        preference_data=preference_data,
         training={model.name: list(_rows(folder / "training" / f"{model.name}.jsonl")) for model in models},
     )
+
+
+def _scaled(folder: Path, judge: Judge, cases: tuple[Case, ...], pairs: tuple[ScoredPair, ...]) -> Judge:
+    """A judge with the precision and the size of its scores. Where nothing tells the precision, it is float32."""
+    if judge.kind != "reward_model":
+        return judge
+    summaries = sorted((folder / "scores" / judge.name).glob("*.summary.json"))
+    told = {read_json(path).get("precision") for path in summaries}
+    known: list[Precision] = [precision for precision in ROUNDING if precision in told]
+    answers = [answer for case in cases for answer in case.answers.values()]
+    scores = [answer.scores[judge.name] for answer in answers if judge.name in answer.scores]
+    scores += [score for pair in pairs for score in (pair.score_chosen, pair.score_rejected)]
+    coarsest: Precision = max(known, key=lambda precision: ROUNDING[precision], default="float32")
+    return replace(judge, precision=coarsest, size=root_mean_square(scores))
 
 
 Scores = Mapping[tuple[str, str], Mapping[Key, Row]]
@@ -104,7 +121,7 @@ def _read_cases(folder: Path, models: tuple[Player, ...], judges: tuple[Judge, .
         own = {
             judge: score(judge, row, rows[key]["score"])
             for (judge, model), rows in scores.items()
-            if model == name and key in rows and _is_finite(rows[key]["score"])
+            if model == name and key in rows and is_score(rows[key]["score"])
         }
         capped = None if row.get("finish") is None else row["finish"] == "length"
         return Answer(row["response"], row.get("tokens"), capped, own)
@@ -210,13 +227,8 @@ def _scored_pairs(folder: Path, judge: Judge) -> tuple[ScoredPair, ...]:
             *(row[name] for name in ("chosen", "rejected", "score_chosen", "score_rejected")),
         )
         for row in rows
-        if _is_finite(row.get("score_chosen")) and _is_finite(row.get("score_rejected"))
+        if is_score(row.get("score_chosen")) and is_score(row.get("score_rejected"))
     )
-
-
-def _is_finite(score: object) -> bool:
-    """Whether a score is a number to compare by: one that is not is as good as none."""
-    return isinstance(score, (int, float)) and math.isfinite(score)
 
 
 def _by_key(rows: Iterable[Row]) -> dict[Key, Row]:

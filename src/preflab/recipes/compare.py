@@ -81,7 +81,7 @@ def compare_models(settings: CompareSettings) -> ReportResult:
     write_json(folder / "study.json", {
         "title": settings.title,
         "models": [{"name": entry.name, "source": entry.source} for entry in ordered],
-        "judges": judges,
+        "judges": [{"name": judge.name, "kind": judge.kind, "source": judge.source} for judge in judges],
     })  # fmt: skip
     dump_settings(settings, folder / "config.yaml")
     write_manifest(folder, command="compare", settings=settings.model_dump(mode="json"), seed=settings.seed, data={})

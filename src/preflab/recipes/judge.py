@@ -150,7 +150,7 @@ def judge_pairs_with(
         metadata = {
             "judge": spec_of(maker.judge),
             "judge_name": maker.judge.name,
-            "judge_parameters": maker.parameters,
+            "judge_parameters": {**maker.parameters, **maker.facts},
             "model": model,
             "opponent": opponent,
             **(facts or {}),

@@ -6,13 +6,13 @@ Nothing here loads torch, which takes seconds, before a judge needs it (`preflab
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from preflab.analysis.study import Judge
-from preflab.analysis.verdict_rows import OpponentWord, verdict_row
+from preflab.analysis.study import Judge, better
+from preflab.analysis.verdict_rows import OpponentWord, leaning, verdict_row
 from preflab.config import Settings
 from preflab.judge.cache import ReplyCache
 from preflab.judge.endpoint import Endpoint
@@ -21,10 +21,11 @@ from preflab.judge.questions import read_question
 from preflab.judge.run import Backend, Work, judge, plan
 from preflab.recipes.judging_settings import AskingSettings
 from preflab.recipes.output import explaining_memory
-from preflab.records import Comparison, Judgement, Outcome, Pair
+from preflab.records import Comparison, Judgement, Pair
 from preflab.rundir import append_jsonl, write_jsonl
 from preflab.sandbox.gold import gold_reward
 from preflab.terminal import say
+from preflab.ties import root_mean_square
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class Maker(Protocol):
     def seed(self) -> int:
         """Of orders, and of sampling."""
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What else the verdict file is to say of it."""
+
     def judgements(self, job: Job, /) -> Sequence[Judgement]:
         """All judgements, the earlier ones among them."""
 
@@ -88,6 +93,10 @@ class LanguageJudge:
         settings = self.settings
         asked = {"question": self.question, "orders": settings.orders, "verdict_from": settings.verdict_from}
         return {**self.backend.identity, **asked, "seed": self.seed}
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {}
 
     @cached_property
     def cache(self) -> ReplyCache:
@@ -142,13 +151,17 @@ def reply_cap(settings: AskingSettings) -> int:
 
 # ---- scorers -------------------------------------------------------------------------------------------------------
 
+NOT_SCORED = "(not scored: the two responses are the same)"
+
 Scores = Callable[[Sequence[Comparison]], dict[int, float | str]]
 """Comparisons with one response each -> by their row the score, or why there is none."""
 
 
 @dataclass(frozen=True)
 class ScoringJudge:
-    """A scorer, which scores the two responses apart: the higher score wins, equal ones tie."""
+    """A scorer, which scores the two responses apart: the higher score wins. The same text has one score, and what
+    rounding explains (`judge.precision`) is a tie.
+    """
 
     judge: Judge
     settings: Settings
@@ -156,13 +169,28 @@ class ScoringJudge:
     parameters: Mapping[str, Any]
     scores: Scores
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {"precision": self.judge.precision}
+
     def judgements(self, job: Job) -> Sequence[Judgement]:
-        texts = [text for pair in job.pairs for text in (pair.response, pair.opponent)]
-        prompts = [pair.prompt for pair in job.pairs for _ in range(2)]
-        found = self.scores(
-            [Comparison(prompt, (text,), row) for row, (prompt, text) in enumerate(zip(prompts, texts, strict=True))]
-        )
-        return [_preferred(pair, found[2 * at], found[2 * at + 1]) for at, pair in enumerate(job.pairs)]
+        asked = {
+            (pair.prompt, text): None
+            for pair in job.pairs
+            if pair.response != pair.opponent
+            for text in (pair.response, pair.opponent)
+        }
+        numbers = {each: number for number, each in enumerate(asked)}
+        found = self.scores([Comparison(prompt, (text,), number) for (prompt, text), number in numbers.items()])
+        judge = replace(self.judge, size=root_mean_square(each for each in found.values() if not isinstance(each, str)))
+
+        def judgement(pair: Pair) -> Judgement:
+            if pair.response == pair.opponent:
+                return Judgement(pair.sample_id, "tie", text=NOT_SCORED)
+            ours, theirs = (found[numbers[pair.prompt, text]] for text in (pair.response, pair.opponent))
+            return _preferred(judge, pair, ours, theirs)
+
+        return [judgement(pair) for pair in job.pairs]
 
     def is_final(self, _: Job) -> bool:
         return True
@@ -177,12 +205,12 @@ def _gold_scores(comparisons: Sequence[Comparison]) -> dict[int, float | str]:
     return {item.row: gold_reward(item.prompt[-1].content, item.responses[0]) for item in comparisons}
 
 
-def _preferred(pair: Pair, ours: float | str, theirs: float | str) -> Judgement:
+def _preferred(judge: Judge, pair: Pair, ours: float | str, theirs: float | str) -> Judgement:
     if isinstance(ours, str) or isinstance(theirs, str):
         sides = {"the model's response": ours, "the opponent's response": theirs}
         reasons = [f"{side} could not be scored ({why})" for side, why in sides.items() if isinstance(why, str)]
         return Judgement(pair.sample_id, "error", reason="; ".join(reasons))
-    outcome: Outcome = "win" if ours > theirs else "loss" if ours < theirs else "tie"
+    outcome = leaning(better(judge, ours, theirs))
     return Judgement(pair.sample_id, outcome, text=f"score of the model {ours:g}, of the opponent {theirs:g}")
 
 
@@ -203,6 +231,10 @@ class HumanJudge:
     @property
     def parameters(self) -> Mapping[str, Any]:
         return {"seed": self.seed}
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {}
 
     def judgements(self, job: Job) -> Sequence[Judgement]:
         word = job.opponent_word

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from preflab.analysis.study import Judge
 from preflab.data.cache import tokenized
@@ -14,7 +15,7 @@ from preflab.model.responses import check_positions
 from preflab.recipes.data import template_of
 from preflab.recipes.judges import LanguageJudge, ScoringJudge, reply_cap
 from preflab.recipes.judging_settings import AskingSettings, JudgingSettings, ScoringSettings, narrowed
-from preflab.recipes.score import rewards
+from preflab.recipes.score import precision_of, rewards
 from preflab.recipes.stage import fingerprint_weights, make_accelerator
 from preflab.records import Comparison, RowError
 from preflab.rundir import fingerprint
@@ -77,7 +78,8 @@ def reward_judge(judge: Judge, settings: JudgingSettings, *, seed: int) -> Scori
         return found
 
     parameters = {"weights": fingerprint_weights(model), "template": template.fingerprint, **limits}
-    return ScoringJudge(judge, narrowed(settings, ScoringSettings), seed, parameters, scores)
+    scorer = replace(judge, precision=precision_of(dtype))
+    return ScoringJudge(scorer, narrowed(settings, ScoringSettings), seed, parameters, scores)
 
 
 def _why_not(comparison: Comparison, template: ChatTemplate, limits: Mapping[str, int]) -> str:

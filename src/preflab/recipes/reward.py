@@ -16,9 +16,12 @@ from preflab.recipes.fit import always, fit
 from preflab.recipes.model import save_trained
 from preflab.recipes.output import alone
 from preflab.recipes.prepare import prepare
+from preflab.recipes.score import sample_lines
 from preflab.recipes.settings import RewardSettings
-from preflab.recipes.stage import TrainResult, finish_training
+from preflab.recipes.stage import TrainResult, announce, finish_training
 from preflab.rundir import read_json, write_json
+from preflab.score import extremes
+from preflab.ties import is_score
 from preflab.train.rows import RankedRows
 from preflab.train.steps import reward_step
 
@@ -56,6 +59,7 @@ def train_reward(settings: RewardSettings) -> TrainResult:
     )
     if accelerator.is_main_process:
         _draw_histograms(settings.output_dir)
+        _show_samples(accelerator, settings.output_dir)
     final = save_trained(accelerator, trained.module, template, settings.output_dir)
     return finish_training(accelerator, settings, final, step=trained.step)
 
@@ -64,6 +68,18 @@ def _draw_histograms(folder: Path) -> None:
     """Histograms of the scores of held-out rows, where the run has evaluated them before training and after."""
     if (folder / RESULTS).exists() and (folder / RESULTS_BEFORE).exists():
         draw_training_of_reward_model(read_json(folder / RESULTS_BEFORE), read_json(folder / RESULTS), folder)
+
+
+def _show_samples(accelerator: Accelerator, folder: Path) -> None:
+    """The held-out responses with the highest and the lowest reward, to be read beside the figures."""
+    if (folder / RESULTS).exists():
+        known = [
+            row
+            for row in read_json(folder / RESULTS)
+            if is_score(row["score_chosen"]) and is_score(row["score_rejected"])
+        ]
+        if lines := sample_lines(extremes(known)):
+            announce(accelerator, "\n".join(["held-out responses:", *lines]))
 
 
 def _write_results(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from preflab.analysis.statistics import draw_resamples, numbered, ratio_estimate, wilson
 from preflab.data.batches import plan_evaluation
 from preflab.data.cache import TokenizedDataset, tokenized
 from preflab.data.comparisons import NamedFormat, choose_formats, read_comparisons
+from preflab.data.fields import excerpt
 from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.tokenize import ChatTemplate, Dropped
 from preflab.figures.study_figures import draw_pairs
@@ -25,8 +30,9 @@ from preflab.recipes.settings import ScoreSettings
 from preflab.recipes.stage import fingerprint_weights, make_accelerator
 from preflab.records import Comparison, UserError
 from preflab.rundir import read_json, read_jsonl, write_json
-from preflab.score import Row, not_scored, score_rows, scores_of, summarize
+from preflab.score import Row, accuracies_of, extremes, not_scored, score_rows, scored, scores_of, summarize
 from preflab.terminal import progress_bar
+from preflab.ties import ROUNDING, Precision
 from preflab.train.loop import response_values
 from preflab.train.rows import RankedRows
 
@@ -39,9 +45,35 @@ class ScoreResult:
     summary: Mapping[str, Any]
 
     def __str__(self) -> str:
-        shown = [f"  {name:20} {value:.4g}" for name, value in self.summary.items() if isinstance(value, (int, float))]
+        shown = [
+            f"  {name:20} {value:.4g}{_MEANINGS.get(name, '')}"
+            for name, value in self.summary.items()
+            if isinstance(value, (int, float))
+        ]
+        shown += sample_lines(self.summary.get("samples", {}))
         lost = [f"  not scored, {reason}: {rows['count']}" for reason, rows in self.summary["dropped"].items()]
         return "\n".join([*shown, *lost, f"scores: {self.output}"])
+
+
+_MEANINGS = {
+    "accuracy": " (ties half)",
+    "accuracy_low": " (95 % interval over prompts)",
+    "reward_std": " (of the population: divided by n)",
+}
+
+
+def sample_lines(samples: Mapping[str, Row]) -> list[str]:
+    """The response with the highest and that with the lowest reward, as lines to read."""
+    return [
+        f"  {name} reward {row['score']:.4g}, row {row['row']}: {excerpt(prompt_words(row['prompt']))} -> "
+        f"{excerpt(row['response'])}"
+        for name, row in samples.items()
+    ]
+
+
+def prompt_words(prompt: str | Sequence[Mapping[str, str]]) -> str:
+    """What was asked, of a prompt as text or as messages."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
 @alone("output")
@@ -62,10 +94,17 @@ def score_responses(settings: ScoreSettings) -> ScoreResult:
         state = open_output(settings.output, "score", settings, fingerprints, seed=settings.seed, overwrite=overwrite)
     if state != "done" or not beside(settings.output, "summary.json").exists():
         values = rewards(accelerator, model, dataset, batch_size=settings.batch_size)
+        check_rewards(settings.reward_model, dataset, values)
         if accelerator.is_main_process:
             finish_output(settings.output, score_rows(_responses(source, formats), dataset, values))
             dropped = _not_scored(source, formats, dataset, template, settings)
-            summary = {**summarize(read_jsonl(settings.output)), "dropped": count_by_reason(dropped)}
+            precision = precision_of(dtype)
+            summary = {
+                **_figures(settings.output, precision),
+                "precision": precision,
+                "samples": extremes(read_jsonl(settings.output)),
+                "dropped": count_by_reason(dropped),
+            }
             write_json(beside(settings.output, "summary.json"), summary)
             _draw_histograms(source, settings.output)
         accelerator.wait_for_everyone()
@@ -89,16 +128,66 @@ def load_scores(output: Path) -> ScoreResult:
     """A finished file of scores. Raises UserError where the summary beside it does not follow from its rows."""
     path = beside(output, "summary.json")
     summary = read_json(path)
-    figures = summarize(read_jsonl(output))
-    if wrong := [name for name, value in figures.items() if summary.get(name) != value]:
+    precision = summary.get("precision", "float32")
+    if precision not in ROUNDING:
+        raise UserError(f"{path}: `precision` is {precision!r}; known are {', '.join(ROUNDING)}")
+    figures = _figures(output, precision)
+    # Earlier versions stated fewer figures, and counted a tie as no success.
+    stated = figures.keys() & summary.keys() - (set() if "precision" in summary else {"accuracy"})
+    if wrong := [name for name in figures if name in stated and not _agree(summary[name], figures[name])]:
         raise UserError(f"{path}: {', '.join(wrong)} does not follow from the rows of {output.name}")
-    return ScoreResult(output, summary)
+    return ScoreResult(output, {**figures, **{name: value for name, value in summary.items() if name not in figures}})
+
+
+def _agree(stated: object, figure: float) -> bool:
+    """Equal but for the last digits, which differ from one processor to the next."""
+    return isinstance(stated, (int, float)) and math.isclose(stated, figure, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def _figures(output: Path, precision: Precision) -> dict[str, float | int]:
+    """`summarize`, and the 95 % interval of the accuracy over prompts (bootstrap of whole prompts)."""
+    try:
+        figures, found = summarize(read_jsonl(output), precision), scored(read_jsonl(output))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{output}: a row is not one of scores ({error!r})") from None
+    except UserError as error:
+        raise UserError(f"{output}: {error}") from None
+    right = list(accuracies_of(found, precision))
+    if not right:
+        return figures
+    prompt_of = numbered(unit for _, unit in right)
+    sums = np.bincount(prompt_of, weights=np.array([share for share, _ in right])).astype(np.float64)
+    estimate = ratio_estimate(sums, np.bincount(prompt_of).astype(np.float64), draw_resamples(len(sums), seed=0))
+    assert estimate is not None
+    low, high = wilson(estimate.value, estimate.n) if estimate.low == estimate.high else (estimate.low, estimate.high)
+    places = list(figures)
+    before = {name: figures[name] for name in places[: places.index("accuracy") + 1]}
+    return {**before, "accuracy_low": low, "accuracy_high": high, **figures}
+
+
+def precision_of(dtype: torch.dtype) -> Precision:
+    """The precision of scores by a model with weights of this type."""
+    names: Mapping[torch.dtype, Precision] = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+    return names.get(dtype, "float32")
+
+
+def check_rewards(model: str, dataset: TokenizedDataset, values: NDArray[np.float64]) -> None:
+    """Raise UserError where a reward is no finite number, before anything is written."""
+    if (bad := np.flatnonzero(~np.isfinite(values))).size:
+        row = dataset.rows[np.searchsorted(dataset.response_offsets, bad[0], side="right") - 1]
+        raise UserError(
+            f"{model}: {bad.size} of {values.size} rewards are no finite numbers, the first of them {values[bad[0]]} "
+            f"in row {row}. Its weights are damaged, or --dtype is too coarse for it; nothing was written"
+        )
 
 
 def rewards(
     accelerator: Accelerator, model: Model, dataset: TokenizedDataset, *, batch_size: int
 ) -> NDArray[np.float64]:
-    """[R] the reward of every response, in the order of `dataset.response_offsets`; batches are sorted by length."""
+    """[R] the reward of every response, in the order of `dataset.response_offsets`; batches are sorted by length.
+
+    The same response to the same prompt has the same reward, that of the first: what batches differ in is rounding.
+    """
     module = ResponseRewards(model.to(accelerator.device))
     rows = RankedRows(dataset, collator(module.share_prefix))
     plan = plan_evaluation(rows.lengths, batch_size=batch_size, max_tokens=None)
@@ -106,7 +195,21 @@ def rewards(
         share = -(-len(dataset) // accelerator.num_processes)
         task = bar.add_task("rows", total=share, shown="")
         with explaining_memory(batch_size):
-            return response_values(accelerator, module, rows, plan, advance=lambda count: bar.advance(task, count))
+            values = response_values(accelerator, module, rows, plan, advance=lambda count: bar.advance(task, count))
+    return values[_first_of_the_same(dataset)]
+
+
+def _first_of_the_same(dataset: TokenizedDataset) -> NDArray[np.int64]:
+    """[R] for each response the place of the first one that has the same ids after a prompt of the same ids."""
+    first: dict[bytes, int] = {}
+    places: list[int] = []
+    for row in dataset:
+        prompt = np.asarray(row.prompt_ids, dtype=np.int64).tobytes()
+        for response in row.response_ids:
+            ids = hashlib.sha256(len(prompt).to_bytes(8, "big") + prompt)
+            ids.update(np.asarray(response, dtype=np.int64).tobytes())
+            places.append(first.setdefault(ids.digest(), len(places)))
+    return np.asarray(places, dtype=np.int64)
 
 
 def _open(settings: ScoreSettings) -> tuple[Source, Sequence[NamedFormat]]:

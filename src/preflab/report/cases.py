@@ -11,9 +11,10 @@ import gzip
 from collections import defaultdict
 from typing import Any
 
-from preflab.analysis.study import Answer, Case, Study
+from preflab.analysis.study import Answer, Case, Judge, Study
 from preflab.records import SampleVerdict
 from preflab.rundir import to_json
+from preflab.ties import ROUNDING
 
 
 def pack_cases(study: Study) -> str:
@@ -31,9 +32,15 @@ def case_data(study: Study) -> dict[str, Any]:
     return {
         "title": study.title,
         "models": [player.name for player in study.models],
-        "judges": [{"name": judge.name, "scorer": judge.is_scorer} for judge in study.judges],
+        "judges": [_judge(judge) for judge in study.judges],
         "cases": [_case(case) for case in study.cases],
     }
+
+
+def _judge(judge: Judge) -> dict[str, Any]:
+    """A judge; of a scorer also what share of the larger score (at least `size`) of a difference is rounding."""
+    explained = 0.0 if judge.precision is None else ROUNDING[judge.precision]
+    return {"name": judge.name, "scorer": judge.is_scorer, "rounding": explained, "size": judge.size}
 
 
 def _case(case: Case) -> dict[str, Any]:

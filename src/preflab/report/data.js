@@ -38,15 +38,16 @@ function reversed(verdict) {
 }
 
 /** What a scorer says of the second model's answer against the first's; `gain` is the difference of the scores. */
-function scorerVerdict(item, judge, first, second) {
-  const theirs = own(own(item.answers, first)?.scores, judge);
-  const ours = own(own(item.answers, second)?.scores, judge);
+function scorerVerdict(item, { name, rounding, size }, first, second) {
+  const theirs = own(own(item.answers, first)?.scores, name);
+  const ours = own(own(item.answers, second)?.scores, name);
   const sameText = own(item.answers, first)?.text === own(item.answers, second)?.text;
   if (sameText) return { outcome: "tie", points: 0.5, flipped: null, judgements: [], gain: 0 };
   if (typeof ours !== "number" || typeof theirs !== "number") return null;
-  const outcome = ours > theirs ? "win" : ours < theirs ? "loss" : "tie";
+  const explained = rounding * Math.max(Math.abs(ours), Math.abs(theirs), size);
+  const outcome = ours - theirs > explained ? "win" : theirs - ours > explained ? "loss" : "tie";
   const points = { win: 1, tie: 0.5, loss: 0 }[outcome];
-  return { outcome, points, flipped: null, judgements: [], gain: ours - theirs };
+  return { outcome, points, flipped: null, judgements: [], gain: outcome === "tie" ? 0 : ours - theirs };
 }
 
 /** What the others say: they compared every model with the baseline. `gain` is how far from a tie it is. */
@@ -62,7 +63,7 @@ function comparedVerdict(item, judge, first, second, baseline) {
 function verdictOf(item, judge, first, second, study) {
   const kind = study.judges.find(({ name }) => name === judge);
   if (kind === undefined || first === second) return null;
-  if (kind.scorer) return scorerVerdict(item, judge, first, second);
+  if (kind.scorer) return scorerVerdict(item, kind, first, second);
   return comparedVerdict(item, judge, first, second, study.models[0]);
 }
 

@@ -13,6 +13,8 @@ from preflab.figures.study_figures import ReportFigure, ReportSection
 from preflab.report.cells import Cell, Table, estimate
 from preflab.rundir import to_json
 
+LONGEST_TEXT = 300  # characters of a text in a table
+
 
 @dataclass(frozen=True, slots=True)
 class Bar:
@@ -57,7 +59,7 @@ class Section:
 def sections(study: Study, analysis: Analysis, figures: Sequence[ReportFigure]) -> tuple[Section, ...]:
     """The sections before the cases that have something to show, in the order of the page."""
     found = [
-        Section("scores", "Scores", _scores(study, analysis), figures=_figures("scores", figures)),
+        Section("scores", "Scores", (*_scores(study, analysis), *_ends(study)), figures=_figures("scores", figures)),
         Section("lengths", "Lengths", _lengths(study, analysis), figures=_figures("lengths", figures)),
         Section(
             "judges",
@@ -107,8 +109,15 @@ def _scores(study: Study, analysis: Analysis) -> tuple[Table, ...]:
 def _score_table(judge: Judge, analysis: Analysis) -> Table:
     contests = [contest for contest in analysis.contests if contest.judge == judge.name]
     figures = {model.name: model for model in analysis.models}
-    score_head = ("Score, mean ± std", "Difference") if judge.is_scorer else ()
-    head = ("Model", *score_head, "Win rate", "Wilson interval", "Sign test, p", "Win rate at equal lengths")
+    score_head = ("Score, mean ± std (population)", "Difference") if judge.is_scorer else ()
+    head = (
+        "Model",
+        *score_head,
+        "Win rate (ties half)",
+        "Wilson interval",
+        "Sign test, p",
+        "Win rate at equal lengths",
+    )
     alone = [model for model in analysis.models if all(model.name != contest.model for contest in contests)]
     rows = [
         (Cell(model.name), _mean_score(model, judge.name), *[Cell(NOTHING)] * (len(head) - 2))
@@ -145,6 +154,29 @@ def _win_rates(contest: Contest) -> tuple[Cell, ...]:
         Cell(p_value(contest.p_value)),
         estimate(contest.length_controlled, exact_percent),
     )
+
+
+def _ends(study: Study) -> Iterable[Table]:
+    """For each scorer, the response that it scores highest and the one that it scores lowest, to be read."""
+    for judge in study.scorers:
+        scored = [
+            (answer.scores[judge.name], model, case, answer.text)
+            for case in study.cases
+            for model, answer in case.answers.items()
+            if judge.name in answer.scores
+        ]
+        if not scored:
+            continue
+        ends = {"Highest": max(scored, key=lambda item: item[0]), "Lowest": min(scored, key=lambda item: item[0])}
+        rows = tuple(
+            (Cell(end, f"case {case.sample_id}"), Cell(number(score)), Cell(model), *map(_cut, (case.asked, text)))
+            for end, (score, model, case, text) in ends.items()
+        )
+        yield Table(f"What {judge.name} scores highest and lowest", ("", "Score", "Model", "Prompt", "Response"), rows)
+
+
+def _cut(text: str) -> Cell:
+    return Cell(text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…")
 
 
 # ---- lengths -------------------------------------------------------------------------------------------------------

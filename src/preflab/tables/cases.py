@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Sequence
 
-from preflab.analysis.study import Case, Judge, Study, verdict
+from preflab.analysis.study import Case, Judge, Study, score_difference, verdict
 from preflab.records import Message
 from preflab.terminal import printable
 
@@ -33,8 +33,7 @@ def gains(study: Study, model: str) -> tuple[Judge | None, list[tuple[float, Cas
     found = []
     for case in study.cases:
         if judge.is_scorer:
-            ours, theirs = (case.answers[name].scores.get(judge.name) for name in (model, base))
-            gain = None if ours is None or theirs is None else ours - theirs
+            gain = score_difference(case, judge, model, base)
         else:
             said = verdict(case, judge, model, base, base)
             gain = None if said is None or said.points is None else said.points - 0.5

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from preflab.analysis.results import Analysis, Contest, Estimate
-from preflab.analysis.study import Study, verdict
+from preflab.analysis.study import Study, score_difference, verdict
 from preflab.rundir import write_json, write_text
 from preflab.tables.cases import cases_as_markdown, gains, prompt_text
 from preflab.tables.winrates import csv_text, write_winrates
@@ -56,11 +56,11 @@ def evaluation_rows(study: Study) -> list[Row]:
     """The rows of `dpo_eval_results.json`; none where there is no scorer. A score that is not there is null."""
     if not study.scorers:
         return []
-    scorer, model = study.scorers[0].name, study.models[-1].name
+    scorer, model = study.scorers[0], study.models[-1].name
     rows = []
     for case in study.cases:
         ours, theirs = case.answers[model], case.answers[study.baseline]
-        our_score, their_score = ours.scores.get(scorer), theirs.scores.get(scorer)
+        our_score, their_score = ours.scores.get(scorer.name), theirs.scores.get(scorer.name)
         rows.append(
             {
                 "row": case.row,
@@ -70,7 +70,7 @@ def evaluation_rows(study: Study) -> list[Row]:
                 "base_output": theirs.text,
                 "dpo_score": our_score,
                 "base_score": their_score,
-                "score_diff": None if our_score is None or their_score is None else our_score - their_score,
+                "score_diff": score_difference(case, scorer, model, study.baseline),
             }
         )
     return rows
