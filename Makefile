@@ -5,7 +5,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test lint bench notebooks clean
+.PHONY: quickstart test fuzz lint bench notebooks clean
 
 quickstart: $(INSTALLED)  ## the whole chain on the embedded sandbox, on the CPU
 	$(BIN)/preflab quickstart
@@ -13,6 +13,9 @@ quickstart: $(INSTALLED)  ## the whole chain on the embedded sandbox, on the CPU
 # One thread per test worker: several OpenMP pools on the same cores slow each other down.
 test: lint  ## everything that must hold; ends with pytest's own line
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS)
+
+fuzz: $(INSTALLED)  ## thousands of broken inputs, some minutes
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS) -m fuzz
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

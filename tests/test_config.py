@@ -198,3 +198,10 @@ def test_secrets_are_neither_dumped_nor_shown(tmp_path: Path) -> None:
 
 def test_one_value_is_a_list_of_one(tmp_path: Path) -> None:
     assert load(tmp_path, "extra_data: b\n").extra_data == ("b",)
+
+
+def test_text_that_no_file_can_be_called_is_refused(tmp_path: Path) -> None:
+    assert "text without null characters is needed" in refusal(tmp_path, "", model="a\0b")
+    assert "text without null characters is needed" in refusal(tmp_path, "", output_dir=Path("a\0b"))
+    with pytest.raises(UserError, match="cannot read this settings file"):
+        load_settings(Example, Path("a\0b.yaml"), {})

@@ -52,8 +52,10 @@ class Settings(BaseModel):
         items = value if isinstance(value, (list, tuple)) else [value]
         if any(isinstance(item, str) and not item.strip() for item in items):
             raise ValueError("a value is needed, not an empty one (leave the setting out for its default)")
-        if any(isinstance(item, str) and re.search("[\ud800-\udfff]", item) for item in items):
+        if any(isinstance(item, (str, Path)) and re.search("[\ud800-\udfff]", str(item)) for item in items):
             raise ValueError("text in UTF-8 is needed")
+        if any(isinstance(item, (str, Path)) and "\0" in str(item) for item in items):
+            raise ValueError("text without null characters is needed")
         if is_list(field) and not value and field.is_required():
             raise ValueError("at least one value is needed")
         if any(isinstance(item, bool) for item in items) and bool not in element_types(field):

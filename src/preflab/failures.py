@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 
+_LONGEST = 1000  # characters of a name that are shown
 _PLACE = "choose a place that can be written"
 
 # What a person can do about an error of the system.
@@ -46,7 +47,8 @@ def explain_failure(error: BaseException, place: object) -> str | None:
             return "out of memory; use a smaller batch, shorter rows, or a machine with more memory"
         code, name = _code(link), getattr(link, "filename", None)
         if code in _ADVICE and (code not in _NEEDS_NAME or (name and link is error)):
-            return f"{name or place}: {_ADVICE[code]}"
+            shown = str(name or place)
+            return f"{shown if len(shown) <= _LONGEST else shown[:_LONGEST] + '…'}: {_ADVICE[code]}"
     return None
 
 

@@ -132,8 +132,9 @@ def read_yaml(path: Path) -> dict[str, object]:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
         text = content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else (error.strerror or str(error)).lower()
+    except (OSError, ValueError) as error:  # a ValueError for a name with a null character too
+        reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
+        reason = (error.strerror or reason).lower() if isinstance(error, OSError) else reason
         raise UserError(f"{path}: cannot read this settings file: {reason}") from error
     if len(content) > LARGEST_FILE:
         raise UserError(f"{path}: cannot read this settings file: it has more than {LARGEST_FILE >> 20} MiB")

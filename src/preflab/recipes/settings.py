@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from preflab.config import Positional, Settings
 from preflab.records import UserError
+from preflab.sandbox.world import MOST_ROWS
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Interval = Literal["no", "steps", "epoch"]
@@ -295,8 +296,8 @@ class SandboxSettings(Settings):
     """Write the embedded sandbox to a folder: preference files in several formats, and its untrained tiny model."""
 
     output_dir: Annotated[Path, Positional()] = Field(description="Folder to write to.")
-    rows: int = Field(default=2000, ge=1, description="Training comparisons.")
-    eval_rows: int = Field(default=500, ge=1, description="Held-out comparisons.")
+    rows: int = Field(default=2000, ge=1, le=MOST_ROWS, description="Training comparisons.")
+    eval_rows: int = Field(default=500, ge=1, le=MOST_ROWS, description="Held-out comparisons.")
     noise: float = Field(
         default=0.5, ge=0, description="Temperature of the annotators' Bradley-Terry choices; 0: no noise."
     )

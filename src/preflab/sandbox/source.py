@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from preflab.records import UserError
-from preflab.sandbox.world import SPLITS, World, demonstration_rows, known, preference_rows, prompt_rows
+from preflab.sandbox.world import MOST_ROWS, SPLITS, World, demonstration_rows, known, preference_rows, prompt_rows
 
 SCHEME = "sandbox:"
 
@@ -64,6 +64,6 @@ def _value(key: str, text: str, own_keys: frozenset[str]) -> Any:
     except ValueError:
         wanted = {int: "a whole number", float: "a number"}[KEYS[key]]
         raise UserError(f"sandbox: {key} is {text!r}; it should be {wanted}") from None
-    if key == "rows" and int(value) < 1:
-        raise UserError(f"sandbox: rows is {value}; it must be 1 or more")
+    if key == "rows" and not 1 <= int(value) <= MOST_ROWS:
+        raise UserError(f"sandbox: rows is {text[:20]}; it must be from 1 to {MOST_ROWS}")
     return value

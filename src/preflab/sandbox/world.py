@@ -24,6 +24,7 @@ from preflab.sandbox.grammar import Question, draw_plan, draw_question, write_pr
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
+MOST_ROWS = 1_000_000  # the grammar has fewer things to say
 HELD_OUT_PART = 5  # one prompt in five is held out
 Row = dict[str, Any]
 

@@ -1,0 +1,291 @@
+"""Thousands of broken inputs: each ends in a message or in what an independent reading of the file says, never in a
+traceback, a hang, or a figure that the file does not hold.
+
+They take minutes and run with `make fuzz`. A failure names the seed; `-k "KIND and SEED"` repeats it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_runs
+import yaml
+from mutations import as_json, as_lines, broken, call, changed, complaint
+from test_winrate import write as write_verdicts
+
+from preflab import cli
+
+pytestmark = pytest.mark.fuzz
+
+BLOCK = 25
+"""Inputs of one test."""
+
+Capture = pytest.CaptureFixture[str]
+
+
+def blocks(count: int) -> Callable[[Any], Any]:
+    """So many inputs of a kind, by their seeds, a block a test."""
+    return pytest.mark.parametrize("first", range(0, count, BLOCK))
+
+
+def seeds(first: int, kind: str) -> Iterator[tuple[int, random.Random]]:
+    for seed in range(first, first + BLOCK):
+        yield seed, random.Random(f"{kind} {seed}")
+
+
+# ---- rows ----
+
+ROWS: tuple[dict[str, Any], ...] = (
+    {"prompt": "How do I boil an egg?", "chosen": "For eight minutes.", "rejected": "No idea.", "id": 7},
+    {
+        "prompt": [{"role": "user", "content": "Who are you?"}],
+        "chosen": [{"role": "assistant", "content": "A model."}],
+        "rejected": [{"role": "assistant", "content": "Nobody."}],
+        "score_chosen": 0.5,
+        "score_rejected": 0.1,
+    },
+    {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}], "label": True},
+    {"instruction": "Say it", "input": "", "output": ["One", "Two", "Three"], "scores": [1, 3, 2]},
+    {"prompt": "Is it safe?", "response_0": "Yes.", "response_1": "No.", "better_response_id": 1},
+    {"conversations": [{"from": "human", "value": "Hm?"}], "chosen": {"from": "gpt", "value": "Yes"},
+     "rejected": {"from": "gpt", "value": "No"}},
+)  # fmt: skip
+
+
+def independent(content: bytes, suffix: str) -> list[Any] | None:
+    """The rows by Python's own reading; None where it cannot read the file."""
+    try:
+        text = content.decode("utf-8-sig")
+        if suffix == ".jsonl":
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+        else:
+            rows = json.loads(text)
+            rows = [rows] if isinstance(rows, dict) else rows
+    except (ValueError, RecursionError):
+        return None
+    return rows if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) else None
+
+
+@blocks(500)
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_rows(suffix: str, first: int, tmp_path: Path, capsys: Capture) -> None:
+    for seed, chance in seeds(first, f"rows {suffix}"):
+        rows: list[Any] = [dict(chance.choice(ROWS))] * 4
+        content = as_lines(rows) if suffix == ".jsonl" else as_json(rows)
+        if chance.random() < 0.5:
+            rows = changed(rows, chance)
+            whole = rows if isinstance(rows, list) else [rows]
+            content = as_lines(whole) if suffix == ".jsonl" else as_json(rows)
+        else:
+            content = broken(content, chance)
+        path = tmp_path / f"rows{suffix}"
+        path.write_bytes(content)
+        ended = call(capsys, "data", "inspect", str(path), "--json")
+        assert complaint(ended) is None, f"seed {seed}: {complaint(ended)}"
+        if ended.code == 0:
+            found = independent(content, suffix)
+            shown = json.loads(ended.out)
+            counted = shown["usable"] + sum(one["count"] for one in shown["dropped"].values())
+            assert found is not None, f"seed {seed}: read, but it is not JSON: {content[:300]!r}"
+            assert counted == len(found), f"seed {seed}: {counted} rows counted, {len(found)} are there"
+
+
+@blocks(250)
+def test_csv(first: int, tmp_path: Path, capsys: Capture) -> None:
+    content = b'prompt,chosen,rejected,score_chosen\n"How, then?",Like this,"Not ""so""",1.5\nWhy?,Because,No,2\n' * 2
+    for seed, chance in seeds(first, "csv"):
+        path = tmp_path / "rows.csv"
+        path.write_bytes(broken(content, chance))
+        ended = call(capsys, "data", "inspect", str(path), "--json")
+        assert complaint(ended) is None, f"seed {seed}: {complaint(ended)}"
+
+
+@blocks(100)
+def test_parquet_and_gz(first: int, tmp_path: Path, capsys: Capture) -> None:
+    import gzip
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist([ROWS[1]] * 3), tmp_path / "whole.parquet")
+    whole = {
+        "rows.parquet": (tmp_path / "whole.parquet").read_bytes(),
+        "rows.jsonl.gz": gzip.compress(as_lines(ROWS[:1] * 3), mtime=0),
+    }
+    for seed, chance in seeds(first, "binary"):
+        for name, content in whole.items():
+            (tmp_path / name).write_bytes(damaged := broken(content, chance))
+            ended = call(capsys, "data", "inspect", str(tmp_path / name), "--json")
+            assert complaint(ended) is None, f"seed {seed}: {complaint(ended)}"
+            if ended.code == 0 and name.endswith("gz"):
+                with gzip.open(tmp_path / name) as file:
+                    assert len(file.read().splitlines()) == 3, f"seed {seed}: {damaged!r}"
+
+
+# ---- settings and experiments ----
+
+SETTINGS = b"""model: ./no-such-model
+train_data: [pairs.jsonl, "other.jsonl[:-300]"]
+learning_rate: 1e-5
+beta: 0.1
+lora: true
+eval_strategy: steps
+report_to: [none]
+seed: 42
+output_dir: runs/x
+"""
+
+EXPERIMENT = b"""title: A chain
+values:
+  model: sandbox
+  sizes: [1, 2]
+settings: {seed: 3}
+stages:
+  world: {run: sandbox, rows: 20, eval_rows: 10}
+  sft: {run: train sft, model: "${world}/model", train_data: "${world}/demonstrations-train.jsonl", max_steps: 2}
+  dpo:
+    run: train dpo
+    model: ${sft}
+    train_data: ${world}/preferences-train.jsonl
+    sweep: {beta: [0.05, 0.1]}
+  compare: {run: compare, models: ["${sft}", "${dpo}"], prompts: "${world}/preferences-test.jsonl", judge: gold}
+"""
+
+
+def yaml_reads(content: bytes) -> bool:
+    try:
+        return isinstance(yaml.safe_load(content.decode("utf-8-sig")), dict)
+    except (ValueError, yaml.YAMLError, RecursionError, LookupError, AttributeError, TypeError):
+        return False
+
+
+@blocks(400)
+def test_settings(first: int, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed, chance in seeds(first, "settings"):
+        Path("dpo.yaml").write_bytes(broken(SETTINGS, chance))
+        ended = call(capsys, "train", "dpo", "dpo.yaml")
+        assert complaint(ended) is None, f"seed {seed}: {complaint(ended)}"
+        assert ended.code == 2, f"seed {seed}: there is no model, and yet it ended well"
+
+
+@blocks(300)
+def test_experiments(first: int, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed, chance in seeds(first, "experiments"):
+        content = broken(EXPERIMENT, chance)
+        if chance.random() < 0.5:
+            content = as_json(changed(yaml.safe_load(EXPERIMENT), chance))  # JSON is YAML
+        Path("e.yaml").write_bytes(content)
+        ended = call(capsys, "run", "e.yaml", "--dry-run")
+        assert complaint(ended) is None, f"seed {seed}: {complaint(ended)}"
+        assert ended.code or yaml_reads(content), f"seed {seed}: planned, but it is not YAML: {content!r}"
+
+
+# ---- verdicts and studies ----
+
+
+@blocks(400)
+def test_verdicts(first: int, tmp_path: Path, capsys: Capture) -> None:
+    whole = write_verdicts(tmp_path / "whole.json", "wwltewlt").read_bytes()
+    right = json.loads(call(capsys, "winrate", str(tmp_path / "whole.json"), "--json").out)["files"][0]
+    for seed, chance in seeds(first, "verdicts"):
+        path = tmp_path / "v.json"
+        as_value = chance.random() < 0.5
+        path.write_bytes(as_json(changed(json.loads(whole), chance)) if as_value else broken(whole, chance))
+        ended = call(capsys, "winrate", str(path), "--json")
+        assert complaint(ended) is None, f"seed {seed}: {complaint(ended)}"
+        if ended.code == 0:
+            rows = json.loads(path.read_bytes().decode("utf-8-sig"))["results"]
+            (found,) = json.loads(ended.out)["files"]
+            assert sum(found["contest"][name] for name in ("wins", "ties", "losses", "errors")) == len(rows), (
+                f"seed {seed}"
+            )
+            assert set(found) == set(right), f"seed {seed}"
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished comparison of two files of responses, scored and judged by a reward model."""
+    folder = tmp_path_factory.mktemp("compared")
+    base = tiny_runs.write_model(folder / "base")
+    tiny_runs.run("reward", base, folder / "reward", max_steps=2, save_strategy="no")
+    for name in ("one", "two"):
+        rows = [{"prompt": f"Question {n}?", "response": f"Answer {n * len(name)} {name}."} for n in range(8)]
+        (folder / f"{name}.jsonl").write_bytes(as_lines(rows))
+    words = ["compare", f"one={folder / 'one.jsonl'}", f"two={folder / 'two.jsonl'}", "--out", str(folder / "out")]
+    words += ["--reward-model", str(folder / "reward" / "model")]
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    assert not caught.value.code
+    return folder / "out"
+
+
+@blocks(300)
+def test_studies(first: int, compared: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file of a finished study is broken: its report is made of what is whole, or refused."""
+    monkeypatch.setattr("preflab.recipes.report.draw_figures", lambda *_: None)
+    files = sorted(
+        path.relative_to(compared)
+        for path in compared.rglob("*.json*")
+        if "analysis" not in path.relative_to(compared).parts and path.stat().st_size < 200_000
+    )
+    assert len(files) > 5
+    for seed, chance in seeds(first, "studies"):
+        folder = tmp_path / f"study-{seed}"
+        shutil.copytree(compared, folder)
+        path = folder / chance.choice(files)
+        content = path.read_bytes()
+        if path.suffix == ".json" and chance.random() < 0.5:
+            path.write_bytes(as_json(changed(json.loads(content), chance)))
+        elif path.suffix == ".jsonl" and chance.random() < 0.5:
+            path.write_bytes(as_lines(changed([json.loads(line) for line in content.splitlines()], chance) or [{}]))
+        else:
+            path.write_bytes(broken(content, chance))
+        ended = call(capsys, "report", str(folder))
+        assert complaint(ended) is None, f"seed {seed}, {path.name}: {complaint(ended)}"
+        shutil.rmtree(folder)
+
+
+# ---- the command line's own words ----
+
+WORDS = (
+    *("", " ", "-", "--", "-1", "0", "1e400", "nan", "inf", "9" * 30, "9" * 5000, "x" * 5000, "\udcff", "a\x00b"),
+    *(
+        "\x1b[2J",
+        "~nobody/x",
+        "[:10]",
+        "x[:1000000000000000000000000000000]",
+        "sandbox:",
+        "sandbox:preferences?rows=-1",
+    ),
+    *("sandbox:preferences?rows=nan", "a/b", "a/b:c[", "x.py:", "/dev/null", "/", ".", "..", "/proc/self/mem", "*"),
+    *("=", "a=", "=a", "${x}", "[1, 2", "{", "http://[", "openai:@http://", "hf:", "reward:", "4294967296", "😀"),
+)
+
+
+@blocks(250)
+def test_words(first: int, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Odd words in the place of every setting, on commands that lack what they need."""
+    from preflab.cli import COMMANDS, _import
+    from preflab.config import is_positional, named_fields
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    names = [name for name in COMMANDS if name not in ("quickstart", "objectives", "data formats", "sandbox")]
+    for seed, chance in seeds(first, "words"):
+        name = chance.choice(names)
+        fields = named_fields(_import(COMMANDS[name].settings))
+        words = name.split()
+        for field in chance.sample(sorted(fields), min(3, len(fields))):
+            option = [] if is_positional(fields[field]) else ["--" + field.replace("_", "-")]
+            words += [*option, chance.choice(WORDS)]
+        ended = call(capsys, *words)
+        assert complaint(ended) is None, f"seed {seed}: {words}: {complaint(ended)}"
