@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Literal
 
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.fields import excerpt
+from preflab.data.formats import FORMATS
 from preflab.data.layout import Format
 from preflab.data.rows import read_row
-from preflab.data.sources import Source, is_file_of_rows, open_source
+from preflab.data.sources import Source, is_file_of_rows, open_sources
+from preflab.own_function import names_function
 from preflab.records import Comparison, Message, RowError, UserError
 
 Side = Literal["chosen", "rejected"]
@@ -39,22 +42,59 @@ def is_answer_file(word: str) -> bool:
     return is_file_of_rows(word)
 
 
-def read_answers(spec: str) -> tuple[AnswerRow, ...]:
+def format_of_prompts(name: str | None, files: Sequence[str]) -> str | None:
+    """Of a format that was asked for beside files of responses, what it says of the prompts: one of single responses
+    is meant for the files.
+    """
+    return None if files and _is_of_answers(name) else name
+
+
+def _is_of_answers(name: str | None) -> bool:
+    return name in FORMATS and FORMATS[name].kind in _OF_ANSWERS
+
+
+_OF_ANSWERS = ("demonstration", "unpaired")
+
+
+def read_answers(
+    spec: str, form: str | None = None, columns: Sequence[str] = (), *, beside: Sequence[str] = ()
+) -> tuple[AnswerRow, ...]:
     """Every response of a file: ours, AlpacaEval's `outputs.json`, or rows with a prompt and a response.
+
+    Args:
+        spec: the source spec of the file.
+        form: a format that was asked for. One of preferences is not meant for files of responses; a function of the
+            user's own is, save for files that `preflab generate` wrote.
+        columns: pairs as for `open_sources`.
+        beside: other sources that are read with these pairs.
 
     An empty response is an answer too. Raises UserError for a file without responses, and for the first row that cannot
     be read: a row that is left out in silence would change what is compared.
     """
-    source = open_source(spec)
-    ((name, form),) = choose_formats(source)
-    if form.kind not in ("demonstration", "unpaired"):
+    source = open_sources((spec,), columns, beside=beside)
+    asked = form if form and (_is_of_answers(form) or (names_function(form) and not _is_ours(source))) else None
+    ((name, found),) = choose_formats(source, asked)
+    if found.own:
+        return _numbered(_answer(source, found, number, row) for number, row in source)
+    if found.kind not in _OF_ANSWERS:
         hint = (
             "; for the preferred responses of preference data, write `chosen` and name the data with --prompts"
-            if form.kind == "ranking"
+            if found.kind == "ranking"
             else "; let a model respond to them with `preflab generate`"
         )
         raise UserError(f"{spec}: a file of responses has one response a row, but these rows are {name}{hint}")
-    rows = tuple(_answer(source, form, number, row) for number, row in source)
+    return _numbered(_answer(source, found, number, row) for number, row in source)
+
+
+def _is_ours(source: Source) -> bool:
+    """Whether `preflab generate` wrote these rows."""
+    return all(
+        {"row", "sample", "prompt", "response", "tokens", "finish"} <= row.keys() for _, row in islice(source, 9)
+    )
+
+
+def _numbered(answers: Iterable[AnswerRow]) -> tuple[AnswerRow, ...]:
+    rows = tuple(answers)
     if len({(row.row, row.sample) for row in rows}) < len(rows):  # its `row` means something else
         rows = tuple(replace(row, row=number, sample=0) for number, row in enumerate(rows, 1))
     return rows
@@ -67,6 +107,11 @@ def _answer(source: Source, form: Format, number: int, row: Mapping[str, Any]) -
         raise UserError(f"{source.where(number)}: {error}") from error
     if not found.prompt:
         raise UserError(f"{source.where(number)}: the prompt is empty")
+    if len(found.responses) != 1:
+        raise UserError(
+            f"{source.where(number)}: {len(found.responses)} responses; a row of a file of responses has one: for "
+            "these files the function must return a dict with prompt and response"
+        )
     own = {name: value for name in ("row", "sample", "tokens") if isinstance(value := row.get(name), int)}
     return AnswerRow(
         row=own.get("row", number),

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from preflab.data.sources import NumberedRow, Row, Source
+from preflab.data.fields import excerpt
 from preflab.records import UserError
 
+Row = dict[str, Any]
 _LOOKED_AT = 100  # rows in which a column must be seen
 
 
@@ -49,24 +49,8 @@ def columns_by_name(pairs: Sequence[str]) -> dict[str, str]:
     return {name.strip(): column.strip() for name, _, column in split}
 
 
-def renamed(source: Source, pairs: Sequence[str]) -> Source:
-    """The source with its columns under the names that the pairs give them, for all that reads its rows.
-
-    A column that had such a name before gives way to the one that was asked for.
-    """
-    if not pairs:
-        return source
-    names = columns_by_name(pairs)
-
-    def numbered() -> Iterator[NumberedRow]:
-        return ((number, _renamed(row, names)) for number, row in source)
-
-    return replace(
-        source, numbered=numbered, fingerprint=lambda: f"{source.fingerprint()} columns {' '.join(sorted(pairs))}"
-    )
-
-
-def _renamed(row: Row, names: Mapping[str, str]) -> Row:
+def renamed(row: Row, names: Mapping[str, str]) -> Row:
+    """The row with its columns under the names that they are given, as far as it has them."""
     found = {name: row[column] for name, column in names.items() if column in row}
     if not found:
         return row
@@ -74,19 +58,17 @@ def _renamed(row: Row, names: Mapping[str, str]) -> Row:
     return {column: value for column, value in row.items() if column not in moved and column not in found} | found
 
 
-def check_columns(sources: Sequence[Source], pairs: Sequence[str]) -> None:
+def check_columns(names: Mapping[str, str], sources: Mapping[str, Iterable[Row]]) -> None:
     """Raises UserError for a column that none of the sources has: what they have, and which comes nearest."""
-    if not pairs:
-        return
     seen: dict[str, None] = {}
-    for source in sources:
-        for _, row in islice(source, _LOOKED_AT):
+    for rows in sources.values():
+        for row in islice(rows, _LOOKED_AT):
             seen.update(dict.fromkeys(map(str, row)))
-    for name, column in columns_by_name(pairs).items():
+    for name, column in names.items():
         if column not in seen:
             near = get_close_matches(column, seen, n=1)
             hint = f"; did you mean {name}={near[0]}?" if near else ""
-            where = " + ".join(source.name for source in sources)
+            has = ", ".join(seen) or "none"
             raise UserError(
-                f"columns: there is no column {column!r} in {where}; it has {', '.join(seen) or 'none'}{hint}"
+                f"columns: there is no column {excerpt(column)} in {' + '.join(sources)}; it has {has}{hint}"
             )

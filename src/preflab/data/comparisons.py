@@ -29,7 +29,7 @@ def choose_formats(source: Source, name: str | None = None) -> tuple[NamedFormat
 
 
 def _choose(part: Source, name: str | None) -> NamedFormat:
-    rows = [] if name else [row for _, row in islice(part, DETECTION_ROWS)]
+    rows = [row for _, row in islice(part, DETECTION_ROWS)]
     try:
         return choose_format(name, rows)
     except UserError as error:

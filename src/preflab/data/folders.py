@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from preflab.data.files import READERS, ending_of
@@ -93,6 +94,25 @@ def _entries(folder: Path) -> Sequence[Path]:
         return sorted(folder.iterdir())
     except OSError as error:
         raise UserError(f"{folder}: this folder cannot be read: {error.strerror or error}") from error
+
+
+# ---- paths that are not there --------------------------------------------------------------------------------------
+
+
+def missing(path: Path) -> str:
+    """That the path is not there, and which name comes nearest to it in the deepest folder that exists."""
+    place, missing = path.parent, path
+    while not place.is_dir():
+        place, missing = place.parent, place
+    folder = f" (there is no folder {missing})" if missing != path else ""
+    return f"{path}: no such file{folder}{nearest(missing)}"
+
+
+def nearest(path: Path) -> str:
+    """A name like this one in its folder, as a question to add to a message."""
+    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f"; did you mean {path.parent / near[0]}?" if near else ""
 
 
 # ---- what `datasets.save_to_disk` wrote ----------------------------------------------------------------------------

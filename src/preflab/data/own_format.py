@@ -9,6 +9,7 @@ from typing import Any
 
 from preflab.data.fields import Row, excerpt
 from preflab.data.layout import Format
+from preflab.data.parsers.demonstrations import prompt_response
 from preflab.data.parsers.trl import trl
 from preflab.own_function import FAILURES, load_function, place_of
 from preflab.records import Comparison, Message, RowError, UserError
@@ -18,7 +19,8 @@ def load_own_format(spec: str) -> Format:
     """`file.py:function` -> a format; its fingerprint is the hash of the file.
 
     The function takes a row (a dict) and returns a Comparison, or a dict with prompt, chosen and rejected, as text or
-    chat messages. To leave a row out it raises RowError(reason). All else that it raises is passed on as UserError.
+    chat messages; of files of responses, a dict with prompt and response. To leave a row out it raises
+    RowError(reason). All else that it raises is passed on as UserError.
     """
     function, path = load_function(spec, "for the format")
     touched: set[str] = set()
@@ -43,10 +45,10 @@ def _parser(function: Callable[[Row], Any], path: Path, touched: set[str]) -> Ca
             problem = f"{type(error).__name__}: {error}"
             raise UserError(f"{place_of(error, path)}: {problem}, on the row {excerpt(dict(row), 200)}") from error
         if isinstance(made, dict):
-            return trl(made)
+            return prompt_response(made) if "response" in made else trl(made)
         if isinstance(made, Comparison) and _is_whole(made):
             return made
-        right = "a Comparison of Message and text, or a dict with prompt, chosen and rejected"
+        right = "a Comparison of Message and text, or a dict with prompt, chosen and rejected (or prompt and response)"
         raise UserError(f"{path}: {function.__name__} returned {excerpt(made)}; it must return {right}")
 
     return parse

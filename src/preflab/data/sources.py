@@ -18,9 +18,8 @@ import json
 import re
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -28,9 +27,11 @@ from typing import Any
 
 import numpy as np
 
+from preflab.data.columns import check_columns, columns_by_name, renamed
 from preflab.data.fields import excerpt
 from preflab.data.files import READERS, ending_of, read_file
-from preflab.data.folders import files_of
+from preflab.data.folders import files_of, missing
+from preflab.data.hub import load_from_hub
 from preflab.records import UserError
 from preflab.rundir import digest_file, home_path
 
@@ -105,14 +106,34 @@ def is_on_hub(spec: str) -> bool:
     return bool(base) and not base.startswith("sandbox:") and not _looks_like_a_file(base)
 
 
-def open_sources(specs: Sequence[str]) -> Source:
-    """Several specs -> one source that reads them one after the other; `where` still names each row's own file."""
+def open_sources(specs: Sequence[str], columns: Sequence[str] = (), *, beside: Sequence[str] = ()) -> Source:
+    """Several specs -> one source that reads them one after the other; `where` still names each row's own file.
+
+    `columns` are pairs `name=column` (see `ColumnNames`): rows have their columns under these names, and a column that
+    had such a name before gives way. Raises UserError for a column that neither these sources have nor those `beside`
+    them, which are read with the same pairs.
+    """
     if not specs:
         raise UserError("No source given")
     twice = sorted({spec for spec in specs if list(specs).count(spec) > 1})
     if twice:
         raise UserError(f"Source given more than once: {', '.join(twice)}")
-    return join_sources(tuple(open_source(spec) for spec in specs))
+    parts = tuple(open_source(spec) for spec in specs)
+    if columns:
+        names = columns_by_name(columns)
+        given = (*parts, *map(open_source, beside))
+        check_columns(names, {part.name: (row for _, row in part) for part in given})
+        parts = tuple(_renamed(part, names) for part in parts)
+    return join_sources(parts)
+
+
+def _renamed(source: Source, names: Mapping[str, str]) -> Source:
+    kind = f"columns {json.dumps(names, sort_keys=True)}"
+    return replace(
+        source,
+        numbered=lambda: ((number, renamed(row, names)) for number, row in source),
+        fingerprint=lambda: f"{source.fingerprint()} {kind}",
+    )
 
 
 def join_sources(parts: tuple[Source, ...]) -> Source:
@@ -287,7 +308,7 @@ def _split_part(base: str) -> tuple[str, str | None]:
 
 def _file_source(path: Path, part: str | None = None) -> Source:
     if not path.is_file():
-        raise UserError(_missing(path))
+        raise UserError(missing(path))
     ending = ending_of(path)
     if ending not in READERS:
         raise UserError(f"{path}: files of this kind are not read; it must end in one of {', '.join(READERS)}")
@@ -320,22 +341,6 @@ def _looks_like_a_file(base: str) -> bool:
     return path.exists() or absolute_or_dotted or ending_of(path) in READERS or not _HUB_ID.fullmatch(base)
 
 
-def _missing(path: Path) -> str:
-    """That the path is not there, and which name comes nearest to it in the deepest folder that exists."""
-    place, missing = path.parent, path
-    while not place.is_dir():
-        place, missing = place.parent, place
-    folder = f" (there is no folder {missing})" if missing != path else ""
-    return f"{path}: no such file{folder}{_nearest(missing)}"
-
-
-def _nearest(path: Path) -> str:
-    """A name like this one in its folder, as a question to add to a message."""
-    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = get_close_matches(path.name, names, n=1, cutoff=0.6)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
-
-
 def _sandbox_source(query: str) -> Source:
     from preflab.sandbox.source import sandbox_source
 
@@ -358,22 +363,7 @@ def _hub_source(base: str) -> Source:
 
     def dataset() -> Any:
         if not loaded:
-            loaded.append(_load_from_hub(base, found["id"], found["config"], split))
+            loaded.append(load_from_hub(base, found["id"], found["config"], split))
         return loaded[0]
 
     return _plain(base, lambda: dataset(), lambda: f"{found['id']}@{found['config']}:{split} {dataset()._fingerprint}")
-
-
-def _load_from_hub(base: str, name: str, config: str | None, split: str) -> Any:
-    import datasets  # takes a second to import
-
-    try:
-        return datasets.load_dataset(name, config, split=split)
-    except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        # All that can be the user's to mend: no network, no such data set, configuration or split, a gated repository.
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        asked = f"the data set {name} (configuration {config or 'default'}, split {split})"
-        raise UserError(
-            f"{base}: there is no file or folder of that name, and the Hugging Face hub did not give {asked}: {reason}."
-            f" Without a network, give the path of a local copy{_nearest(Path(base))}"
-        ) from error

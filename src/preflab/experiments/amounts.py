@@ -23,7 +23,7 @@ Lengths = tuple[int, tuple[int, ...]]
 @dataclass(frozen=True)
 class Wanted:
     """Which rows of a source a training takes, by the same functions as it: a seeded sample of them (and one of that),
-    those on one side of a split, and those that serve its need; all rows without.
+    those on one side of a split, and those that serve its need; all rows without. Its columns by other names.
     """
 
     need: Need | None = None
@@ -31,6 +31,7 @@ class Wanted:
     ratio: float | None = None
     side: Side | None = None
     seed: int = 0
+    columns: tuple[str, ...] = ()
 
 
 EVERYTHING = Wanted()
@@ -88,7 +89,7 @@ def measure(
         raise UserError(f"its rows are read by {form}, and a dry run runs no function of yours")
     if remote := [spec for spec in specs if is_on_hub(spec)]:
         raise UserError(f"{remote[0]} lies on a hub; its rows are not downloaded to be counted")
-    source = open_sources(tuple(specs))
+    source = open_sources(tuple(specs), wanted.columns)
     for most in wanted.samples:
         source = sample_rows(source, most, wanted.seed)
     rows = read_comparisons(source, choose_formats(source, form))

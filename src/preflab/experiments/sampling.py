@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from preflab.config import source_of
-from preflab.data.answers import is_answer_file
+from preflab.data.answers import format_of_prompts, is_answer_file
+from preflab.experiments.amounts import Wanted
 from preflab.experiments.lookup import Lookup, Notes, UnknownError
 from preflab.experiments.plan import PlannedStage
 from preflab.experiments.speed import sampling_machine
@@ -58,7 +59,7 @@ def scoring_need(stage: PlannedStage, lookup: Lookup) -> Need:
         return reduce(add, (_scores(settings.reward_model, settings, asked, 1, lookup) for asked in made))
     template = lookup.template(settings.reward_model, settings.chat_template)
     limits = {"max_length": settings.max_length, "max_prompt_length": settings.max_prompt_length}
-    amount = lookup.amount(settings.data, settings.format, template, **limits)
+    amount = lookup.amount(settings.data, settings.format, template, wanted=Wanted(columns=settings.columns), **limits)
     rows = min(amount.rows, settings.max_samples or amount.rows)
     asked = Asked(rows, amount.prompt, amount.responses)
     return _scores(settings.reward_model, settings, asked, 1, lookup) + Need(0, 0.0, 0, notes=(amount.counted,))
@@ -144,7 +145,13 @@ def _asked(settings: Any, model: str | None, lookup: Lookup, *, given: Iterable[
         named = getattr(settings, "chat_template", None)
         template = lookup.template(model, named)
     longest = getattr(settings, "max_prompt_length", None)
-    amount = lookup.amount(settings.prompts or files[:1], settings.format, template, max_prompt_length=longest)
+    amount = lookup.amount(
+        settings.prompts or files[:1],
+        format_of_prompts(settings.format, files),
+        template,
+        max_prompt_length=longest,
+        wanted=Wanted(columns=settings.columns),
+    )
     rows = min(amount.rows, getattr(settings, "max_samples", None) or amount.rows)
     return Asked(rows, amount.prompt, getattr(settings, "max_new_tokens", amount.best))
 

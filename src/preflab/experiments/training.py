@@ -228,7 +228,7 @@ def _amount(
     most = tuple(filter(None, samples))
     ratio = settings.train_split_ratio if side else None
     # Where nothing is drawn, the rows of all seeds are the same, and are counted once.
-    wanted = Wanted(kind.need, most, ratio, side, settings.seed if most or side else 0)
+    wanted = Wanted(kind.need, most, ratio, side, settings.seed if most or side else 0, settings.columns)
     limits = {"max_length": settings.max_length, "max_prompt_length": settings.max_prompt_length}
     return lookup.amount(specs, settings.format, template, wanted=wanted, **limits)
 

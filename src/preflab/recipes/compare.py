@@ -10,7 +10,6 @@ from typing import Any
 
 from preflab.analysis.study import Judge
 from preflab.config import dump_settings, shared_values
-from preflab.data.answers import read_answers
 from preflab.recipes.judge import judge_pairs_with, make_judge
 from preflab.recipes.output import alone
 from preflab.recipes.panel import OWN_SCORES, read_judges, try_out
@@ -22,8 +21,10 @@ from preflab.recipes.study_files import (
     answers_of,
     check_aligned,
     generate_for_study,
+    generator_of,
     keep_rows,
     pairs_of,
+    read_files,
     side,
     study_prompts,
 )
@@ -40,10 +41,11 @@ def compare_models(settings: CompareSettings) -> ReportResult:
 
     The folder is described at `preflab.analysis.study`.
     """
-    folder, entries = settings.out, read_entries(settings.models)
+    folder, entries = settings.out, read_entries(settings.models, partial(generator_of, settings))
     judges = read_judges(settings.judge, settings.reward_model)
-    given = {entry.name: read_answers(entry.source) for entry in entries if entry.kind == "file"}
-    prompts = study_prompts(settings, given)
+    files = {entry.name: entry.source for entry in entries if entry.kind == "file"}
+    given = read_files(settings, files)
+    prompts = study_prompts(settings, given, tuple(files.values()))
     ready = {
         entry.name: answers_of(
             entry.name,
@@ -127,7 +129,7 @@ def _score(settings: CompareSettings, judge: Judge, entries: Sequence[Entry], pr
             keep(output, [])  # of a model that says nothing at all, there is nothing to score
             continue
         own = {"data": (str(data),), "format": form, "reward_model": judge.source, "output": output}
-        values = shared_values(settings, ScoreSettings) | {"max_samples": None} | own
+        values = shared_values(settings, ScoreSettings) | {"max_samples": None, "columns": ()} | own
         score_responses(ScoreSettings(**values))
 
 

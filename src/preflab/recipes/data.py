@@ -79,14 +79,14 @@ def load_splits(settings: DataSettings, template: ChatTemplate, *, need: Need, s
     """Tokenise what the settings name. Rows that do not serve `need` are dropped and counted like any other."""
     if settings.eval_data and settings.train_split_ratio:
         raise UserError("eval_data and train_split_ratio are two ways to hold rows out: give one of them")
-    train = open_sources(settings.train_data)
+    train = open_sources(settings.train_data, settings.columns, beside=settings.eval_data)
     if settings.max_train_samples:
         train = sample_rows(train, settings.max_train_samples, seed)
     side: Side | None = "training" if settings.train_split_ratio else None
     training = _tokenize(train, settings, template, need, seed, side)
     held_out = None
     if settings.eval_data:
-        evaluation = open_sources(settings.eval_data)
+        evaluation = open_sources(settings.eval_data, settings.columns, beside=settings.train_data)
     elif settings.train_split_ratio:
         evaluation, side = train, "held-out"
     else:

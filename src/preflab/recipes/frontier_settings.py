@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from preflab.config import Positional, Settings
+from preflab.data.columns import COLUMNS_HELP, ColumnNames
 from preflab.recipes.settings import Dtype, GenerateSettings, ModelSettings
 
 
@@ -34,6 +35,7 @@ class FrontierSettings(RolloutSettings):
     reward_model: str = Field(description="The proxy: hub id or folder of a reward model with one label.")
     prompts: tuple[str, ...] = Field(description="Sources of held-out prompts; of the sandbox's, the truth is known.")
     format: str | None = Field(default=None, description=GenerateSettings.model_fields["format"].description)
+    columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)
     max_samples: int | None = Field(default=None, ge=1, description="Answer a seeded sample of this many prompts.")
     best_of_n: tuple[Annotated[int, Field(ge=2)], ...] = Field(
         default=(2, 4, 8, 16, 32, 64),

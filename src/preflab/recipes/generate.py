@@ -72,7 +72,7 @@ def generate_responses(settings: GenerateSettings) -> GenerateResult:
 
 def read_prompts(settings: GenerateSettings, template: ChatTemplate) -> tuple[list[Prompt], list[Dropped], str]:
     """Prompts, rows without one, and the fingerprint of where they come from. Raises UserError where there is none."""
-    source = open_sources(settings.prompts)
+    source = open_sources(settings.prompts, settings.columns)
     if settings.max_samples:
         source = sample_rows(source, settings.max_samples, settings.seed)
     formats = choose_formats(source, settings.format)

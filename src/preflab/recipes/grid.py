@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from preflab.config import dump_settings, named
-from preflab.data.answers import is_answer_file, read_answers
+from preflab.data.answers import is_answer_file
 from preflab.model.snapshots import snapshots_of, step_of
 from preflab.recipes.judge import judge_pairs_with, make_judge, spec_of
 from preflab.recipes.judges import Maker
@@ -22,6 +22,7 @@ from preflab.recipes.study_files import (
     generate_for_study,
     keep_rows,
     pairs_of,
+    read_files,
     side,
     study_prompts,
 )
@@ -125,16 +126,17 @@ def _steps(checkpoints: Path) -> Mapping[int, Path]:
 
 def _write_opponent(settings: GridSettings) -> str:
     """Keep prompts and the opponent's responses to them; its name."""
-    given = {}
+    files = {}
     if is_answer_file(settings.opponent):
-        given = {short_name(settings.opponent): read_answers(settings.opponent)}
+        files = {short_name(settings.opponent): settings.opponent}
     elif settings.opponent not in ("chosen", "rejected"):
         raise UserError(
             f"opponent: found {settings.opponent!r}; `chosen`, or a file of responses, is needed (let a model respond "
             "with `preflab generate`)"
         )
     folder = settings.out
-    prompts = study_prompts(settings, given)
+    given = read_files(settings, files)
+    prompts = study_prompts(settings, given, tuple(files.values()))
     name, rows = next(iter(given.items()), (settings.opponent, ()))
     kept = answers_of(name, rows or side(prompts, name), prompts, some=settings.max_samples is not None)
     keep_rows(folder / "prompts.jsonl", prompts, seed=settings.seed, overwrite=settings.overwrite)

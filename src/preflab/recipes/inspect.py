@@ -47,7 +47,7 @@ def inspect_data(settings: InspectSettings) -> InspectResult:
 
         template = template_of(settings.model, settings.chat_template)
     found = inspect_source(
-        open_sources(settings.source),
+        open_sources(settings.source, settings.columns),
         format_name=settings.format,
         template=template,
         max_length=settings.max_length if template else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,14 @@ from preflab.analysis.verdict_rows import OpponentWord
 from preflab.analysis.verdicts import VerdictFile, read_journal, read_verdicts, write_verdicts
 from preflab.analysis.wording import p_value
 from preflab.config import named
-from preflab.data.answers import AnswerRow, is_answer_file, match_answers, read_answers, read_side
+from preflab.data.answers import (
+    AnswerRow,
+    format_of_prompts,
+    is_answer_file,
+    match_answers,
+    read_answers,
+    read_side,
+)
 from preflab.data.sources import open_sources
 from preflab.judge.endpoint import split_source
 from preflab.judge.estimate import PRICES, PRICES_FROM, Cost, estimate_cost
@@ -185,17 +193,19 @@ def _keep_what_a_person_judged(output: Path) -> None:
 def _read_pairs(settings: JudgeSettings) -> tuple[str, str, list[Pair]]:
     """Names of the model and of its opponent, and their responses side by side."""
     model, source = _named_file(settings.responses)
-    ours = read_answers(source)
+    opponent, other = (settings.opponent, "") if settings.opponent == "chosen" else _named_file(settings.opponent)
+    files = tuple(filter(None, (source, other)))
+    read = partial(read_answers, form=settings.format, columns=settings.columns, beside=(*files, *settings.prompts))
+    ours = read(source)
     if settings.opponent == "chosen":
         if not settings.prompts:
             raise UserError("prompts: missing; `chosen` needs the preference data whose preferred responses are meant")
-        theirs = _chosen_for(ours, read_side(open_sources(settings.prompts), "chosen", settings.format))
-        opponent = "chosen"
+        prompts = open_sources(settings.prompts, settings.columns, beside=files)
+        theirs = _chosen_for(ours, read_side(prompts, "chosen", format_of_prompts(settings.format, files)))
     else:
         if settings.prompts:
             raise UserError("prompts: only for `chosen`; two files of responses are matched by their own prompts")
-        opponent, source = _named_file(settings.opponent)
-        matched = match_answers({settings.responses: ours, settings.opponent: read_answers(source)})
+        matched = match_answers({settings.responses: ours, settings.opponent: read(other)})
         ours, theirs = tuple(pair[0] for pair in matched), [pair[1] for pair in matched]
     pairs = [
         Pair(f"{row.row}/{row.sample}", row.prompt, row.response, other.response)

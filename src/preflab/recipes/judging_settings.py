@@ -8,8 +8,14 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field
 
 from preflab.config import Positional, Settings
+from preflab.data.columns import COLUMNS_HELP, ColumnNames
 from preflab.judge.orders import Orders, VerdictFrom
 from preflab.recipes.settings import Dtype, ScoreSettings
+
+FORMAT_WITH_ANSWERS = (
+    "Format of the rows: a name, which is for the prompts, or, where it is one of single responses, for the files of "
+    "responses; file.py:function, for both; else detected."
+)
 
 
 class ScoringSettings(Settings):
@@ -88,9 +94,8 @@ class JudgeSettings(JudgingSettings):
         "names it."
     )
     prompts: tuple[str, ...] = Field(default=(), description="For `chosen`: the sources of preference data.")
-    format: str | None = Field(
-        default=None, description="Format of the prompts' rows: a name or file.py:function; else detected."
-    )
+    format: str | None = Field(default=None, description=FORMAT_WITH_ANSWERS)
+    columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)
     seed: int = Field(default=42, ge=0, description="Seed of random orders.")
     output: Path | None = Field(
         default=None,

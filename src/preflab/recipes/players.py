@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from preflab.config import named
-from preflab.data.answers import is_answer_file, read_answers
+from preflab.data.answers import is_answer_file
 from preflab.records import UserError
 from preflab.rundir import read_json
 
@@ -28,12 +28,13 @@ class Entry:
     kind: PlayerKind
 
 
-def read_entries(words: Sequence[str]) -> tuple[Entry, ...]:
+def read_entries(words: Sequence[str], writer: Callable[[str], str | None] | None = None) -> tuple[Entry, ...]:
     """`runs/dpo/model`, `gpt2`, `dpo=runs/dpo`, `outputs.json`, `chosen` -> entries with different names.
 
+    `writer` finds who wrote a file of responses, by whose name it is called where the user gives none.
     Raises UserError where two have one name: `name=…` in front tells them apart.
     """
-    entries = tuple(_entry(word) for word in words)
+    entries = tuple(_entry(word, writer) for word in words)
     names = [check_name(entry.name, reserved=("preference_data",)) for entry in entries]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(
@@ -64,20 +65,14 @@ def short_name(source: str) -> str:
     return re.sub(r"[^\w.-]+", "-", last).strip("-.") or "model"
 
 
-def _entry(word: str) -> Entry:
+def _entry(word: str, writer: Callable[[str], str | None] | None) -> Entry:
     name, source = named(word)
     if source in ("chosen", "rejected"):
         return Entry(name or source, source, source)  # type: ignore[arg-type]
     kind: PlayerKind = "file" if is_answer_file(source) else "model"
     if kind == "file":
-        return Entry(name or _generator(source) or short_name(source), source, kind)
+        return Entry(name or (writer and writer(source)) or short_name(source), source, kind)
     return Entry(name or short_name(source), model_of(source), kind)
-
-
-def _generator(source: str) -> str | None:
-    """Who wrote a file of responses, where AlpacaEval's `generator` says so in all rows."""
-    found = {str(row.meta.get("generator", "")) for row in read_answers(source)}
-    return short_name(found.pop()) if len(found) == 1 and "" not in found else None
 
 
 def model_of(source: str) -> str:

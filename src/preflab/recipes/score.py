@@ -213,7 +213,7 @@ def _first_of_the_same(dataset: TokenizedDataset) -> NDArray[np.int64]:
 
 
 def _open(settings: ScoreSettings) -> tuple[Source, Sequence[NamedFormat]]:
-    source = open_sources(settings.data)
+    source = open_sources(settings.data, settings.columns)
     if settings.max_samples:
         source = sample_rows(source, settings.max_samples, settings.seed)
     return source, choose_formats(source, settings.format)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from preflab.config import Positional, Settings
+from preflab.data.columns import COLUMNS_HELP, ColumnNames
 from preflab.records import UserError
 from preflab.sandbox.world import MOST_ROWS
 
@@ -61,6 +62,7 @@ class DataSettings(Settings):
         default=None,
         description="Format of the rows: a name (see `preflab data formats`) or file.py:function; else detected.",
     )
+    columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)
     train_split_ratio: float | None = Field(
         default=None,
         gt=0,
@@ -207,6 +209,7 @@ class GenerateSettings(ModelSettings, SamplingSettings):
         description="Sources of prompts: files, hub ids or sandbox:…, also preference data."
     )
     format: str | None = Field(default=None, description=DataSettings.model_fields["format"].description)
+    columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)
     max_samples: int | None = Field(default=None, ge=1, description="Answer a seeded sample of this many prompts.")
     max_prompt_length: int = Field(
         default=1024, ge=1, description="Longest prompt in tokens; its oldest tokens go first."
@@ -229,6 +232,7 @@ class ScoreSettings(Settings):
         default=None, description="Named chat template for a reward model that comes without one."
     )
     format: str | None = Field(default=None, description=DataSettings.model_fields["format"].description)
+    columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)
     max_samples: int | None = Field(default=None, ge=1, description="Score a seeded sample of this many rows.")
     max_length: int = Field(default=1024, ge=2, description="Longest prompt and response together, in tokens.")
     max_prompt_length: int = Field(
@@ -270,6 +274,7 @@ class InspectSettings(Settings):
 
     source: Annotated[tuple[str, ...], Positional()] = Field(description="Sources: files, hub ids or sandbox:….")
     format: str | None = Field(default=None, description=DataSettings.model_fields["format"].description)
+    columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)
     model: str | None = Field(
         default=None, description="Model whose tokenizer and template count tokens and render rows."
     )

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from preflab.analysis.alignment import align
-from preflab.config import Settings, shared_values
-from preflab.data.answers import AnswerRow, match_answers
+from preflab.config import Settings, shared_values, source_of
+from preflab.data.answers import AnswerRow, format_of_prompts, is_answer_file, match_answers, read_answers
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_sources
 from preflab.data.tokenize import Dropped
 from preflab.recipes.data import count_by_reason
 from preflab.recipes.generate import generate_responses
 from preflab.recipes.output import finish_output, open_output
-from preflab.recipes.players import Entry
+from preflab.recipes.players import Entry, short_name
 from preflab.recipes.settings import GenerateSettings
-from preflab.recipes.study_settings import StudySettings
+from preflab.recipes.study_settings import CompareSettings, StudySettings
 from preflab.records import Message, Pair, UserError, messages_from_json, messages_to_json
 from preflab.rundir import fingerprint, read_jsonl, to_json
 from preflab.terminal import say
@@ -29,12 +29,26 @@ SUBSET_COLUMNS = ("category", "subset", "dataset")
 """Columns that name a prompt's subset, where `subset_by` is not given; the first that is there."""
 
 
-def study_prompts(settings: StudySettings, given: Mapping[str, Sequence[AnswerRow]]) -> list[Row]:
+def read_files(settings: StudySettings, files: Mapping[str, str]) -> dict[str, tuple[AnswerRow, ...]]:
+    """The rows of files of responses, by name, as the settings say that files are read."""
+    beside = (*settings.prompts, *files.values())
+    return {name: read_answers(spec, settings.format, settings.columns, beside=beside) for name, spec in files.items()}
+
+
+def generator_of(settings: CompareSettings, spec: str) -> str | None:
+    """Who wrote a file of responses, where AlpacaEval's `generator` says so in all rows."""
+    files = [source for word in settings.models if is_answer_file(source := source_of(word))]
+    rows = read_answers(spec, settings.format, settings.columns, beside=(*files, *settings.prompts))
+    found = {str(row.meta.get("generator", "")) for row in rows}
+    return short_name(found.pop()) if len(found) == 1 and "" not in found else None
+
+
+def study_prompts(settings: StudySettings, given: Mapping[str, Sequence[AnswerRow]], files: Sequence[str]) -> list[Row]:
     """What is to be answered: the prompts of the settings' sources, or of the first file of responses; each once, and
-    numbered from 1. All that follows counts by these numbers.
+    numbered from 1. All that follows counts by these numbers. `given` are the rows of `files`.
     """
     if settings.prompts:
-        found = list(_prompts_of_sources(settings))
+        found = list(_prompts_of_sources(settings, files))
     elif given:
         rows = next(iter(given.values()))
         found = [_prompt_row(row.prompt, row.row, _subset(row.meta, settings.subset_by)) for row in rows]
@@ -56,11 +70,11 @@ def study_prompts(settings: StudySettings, given: Mapping[str, Sequence[AnswerRo
     return [{"row": number, **row} for number, row in enumerate(chosen, 1)]
 
 
-def _prompts_of_sources(settings: StudySettings) -> Iterator[Row]:
+def _prompts_of_sources(settings: StudySettings, files: Sequence[str]) -> Iterator[Row]:
     """Rows that cannot be used are counted and told."""
-    source = open_sources(settings.prompts)
+    source = open_sources(settings.prompts, settings.columns, beside=files)
     dropped: list[Dropped] = []
-    for item in read_comparisons(source, choose_formats(source, settings.format)):
+    for item in read_comparisons(source, choose_formats(source, format_of_prompts(settings.format, files))):
         if isinstance(item, Dropped):
             dropped.append(item)
             continue
@@ -106,6 +120,7 @@ def generate_for_study(settings: StudySettings, entry: Entry, folder: Path, **ch
         "model": entry.source,
         "prompts": (str(folder / "prompts.jsonl"),),
         "format": "prompts",
+        "columns": (),
         "max_samples": None,
         "output": folder / "responses" / f"{entry.name}.jsonl",
     }

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from preflab.config import Positional, Settings
-from preflab.recipes.judging_settings import JudgingSettings
-from preflab.recipes.settings import DecodingSettings, GenerateSettings, SamplingSettings
+from preflab.data.columns import COLUMNS_HELP, ColumnNames
+from preflab.recipes.judging_settings import FORMAT_WITH_ANSWERS, JudgingSettings
+from preflab.recipes.settings import DecodingSettings, SamplingSettings
 
 
 class StudySettings(DecodingSettings, JudgingSettings):
@@ -20,7 +21,8 @@ class StudySettings(DecodingSettings, JudgingSettings):
         description="Sources of held-out prompts; by default those of the first file of responses. Of several sources, "
         "each makes a subset.",
     )
-    format: str | None = Field(default=None, description=GenerateSettings.model_fields["format"].description)
+    format: str | None = Field(default=None, description=FORMAT_WITH_ANSWERS)
+    columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)
     max_samples: int | None = Field(default=None, ge=1, description="Compare on a seeded sample of this many prompts.")
     subset_by: str | None = Field(
         default=None,
