@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -61,6 +71,46 @@ class Settings(BaseModel):
         if any(isinstance(item, bool) for item in items) and bool not in element_types(field):
             raise ValueError(f"{_describe_types(value_types(field.annotation))} is needed")
         return [value] if is_list(field) and isinstance(value, (str, int, float)) else value
+
+
+def _read_values(given: object) -> object:
+    """`name=value` texts, or one of a JSON object, as a mapping; a mapping as it is. Values are JSON, or plain text."""
+    if isinstance(given, str):
+        given = [given]
+    if not isinstance(given, (list, tuple)):
+        return given
+    values: dict[str, object] = {}
+    for text in given:
+        if isinstance(text, str) and text.lstrip().startswith("{"):
+            values |= _json_object(text)
+            continue
+        name, mark, value = str(text).partition("=")
+        if not mark or not name.isidentifier():
+            raise ValueError("name=value is needed, such as enable_thinking=false")
+        values[name] = _json_or_text(value)
+    return values
+
+
+def _json_object(text: str) -> dict[str, object]:
+    found = _json_or_text(text)
+    if not isinstance(found, dict):
+        raise ValueError('a JSON object is needed, such as {"enable_thinking": false}')
+    return found
+
+
+def _json_or_text(text: str) -> object:
+    # Python's words are JSON's here: as text, "False" would switch something on.
+    words: dict[str, object] = {"true": True, "false": False, "none": None, "null": None}
+    if text.strip().lower() in words:
+        return words[text.strip().lower()]
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+Values = Annotated[dict[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")], JsonValue], BeforeValidator(_read_values)]
+"""A mapping of names to JSON values: `{name: value}` in YAML, `name=value` (once for each) on the command line."""
 
 
 def named_fields(cls: type[Settings]) -> dict[str, FieldInfo]:
@@ -114,6 +164,11 @@ def value_types(annotation: object) -> tuple[object, ...]:
 def is_list(field: FieldInfo) -> bool:
     """Whether the field holds several values (`list[…]` or `tuple[…, ...]`)."""
     return any(get_origin(member) in (list, tuple) for member in value_types(field.annotation))
+
+
+def is_mapping(field: FieldInfo) -> bool:
+    """Whether the field holds named values (`Values`)."""
+    return any(get_origin(member) is dict for member in value_types(field.annotation))
 
 
 def element_types(field: FieldInfo) -> list[object]:

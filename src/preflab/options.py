@@ -11,7 +11,16 @@ from typing import Any, get_args
 import click
 from pydantic.fields import FieldInfo
 
-from preflab.config import Settings, element_types, is_list, is_positional, load_settings, named_fields, value_types
+from preflab.config import (
+    Settings,
+    element_types,
+    is_list,
+    is_mapping,
+    is_positional,
+    load_settings,
+    named_fields,
+    value_types,
+)
 
 # `--learning_rate`, as in the YAML file and in transformers, is `--learning-rate`.
 CONTEXT: Mapping[str, Any] = {"token_normalize_func": lambda name: name.replace("_", "-"), "max_content_width": 110}
@@ -107,7 +116,7 @@ def _parameter(name: str, field: FieldInfo) -> click.Parameter:
         return click.Argument([name], nargs=nargs, required=field.is_required(), metavar=_signature(name, field))
     if _is_flag(field):
         return click.Option([f"{option}/{_negated(option)}", name], default=None)
-    return click.Option([option, name], multiple=is_list(field), metavar=_metavar(field))
+    return click.Option([option, name], multiple=is_list(field) or is_mapping(field), metavar=_metavar(field))
 
 
 def _value(field: FieldInfo, typed: Any) -> object:
@@ -148,7 +157,9 @@ _METAVARS: Mapping[object, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT",
 
 
 def _metavar(field: FieldInfo) -> str:
-    """What to write for a value: "NUMBER", "INTEGER|TEXT", "cosine|linear"."""
+    """What to write for a value: "NUMBER", "INTEGER|TEXT", "cosine|linear", "NAME=VALUE"."""
+    if is_mapping(field):
+        return "NAME=VALUE"
     words = [word for member in element_types(field) for word in get_args(member) or [_METAVARS.get(member, "TEXT")]]
     return "|".join(dict.fromkeys(map(str, words)))
 
@@ -164,7 +175,7 @@ def _signature(name: str, field: FieldInfo) -> str:
 
 def _describe(field: FieldInfo) -> str:
     notes = ["required" if field.is_required() else f"default: {_default(field)}"]
-    if is_list(field) and not is_positional(field):
+    if (is_list(field) or is_mapping(field)) and not is_positional(field):
         notes.append("may be repeated")
     return f"{field.description}  [{'; '.join(notes)}]"
 
@@ -172,6 +183,8 @@ def _describe(field: FieldInfo) -> str:
 def _default(field: FieldInfo) -> str:
     """A default in the words in which it would be given."""
     default = field.get_default(call_default_factory=True)
+    if isinstance(default, dict):
+        return " ".join(f"{name}={value}" for name, value in default.items()) or "none"
     if isinstance(default, (list, tuple)):
         return " ".join(map(str, default)) or "none"
     if default is None:

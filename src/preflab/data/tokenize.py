@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from jinja2 import TemplateError
-
+from preflab.data.rendering import NOT_RENDERED, Rendering
 from preflab.data.templates import end_at_terminator, no_template_message
+from preflab.data.thinking import TAGS, Span, Spoken, find_reasoning, spoken
 from preflab.records import Comparison, Message, RowError, TokenizedComparison, UserError
 
 if TYPE_CHECKING:
@@ -22,14 +22,8 @@ if TYPE_CHECKING:
 OnTooLong = Literal["drop", "raise"]
 
 TOO_LONG = "too long"
+_THOUGHT_MARKS = {*TAGS, *TAGS.values()}
 _CHUNK = 256  # comparisons tokenised at once: enough to keep all threads busy, few enough to keep memory flat
-_PROBE = "Preflabprobe"
-
-# Some templates (Llama 3.1, Mistral Small) write today's date into the prompt. Tokens that change overnight would make
-# every cache stale and no run repeatable, so templates are told this date, the one Llama's own falls back to.
-_FIXED_DATE = (
-    "{% macro strftime_now(format) %}{{ '26 Jul 2024' if format == '%d %b %Y' else '2024-07-26' }}{% endmacro %}"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,33 +85,16 @@ class ChatTemplate:
             )
         if tokenizer.chat_template is None:
             raise UserError(no_template_message(tokenizer))
-        template = tokenizer.get_chat_template()
+        self.rendering = Rendering(tokenizer, self._name)
         self._backend: Tokenizer = tokenizer.backend_tokenizer
-        self._template = _FIXED_DATE + template if "strftime_now" in template else template
         self._added = {token_id: token.content for token_id, token in tokenizer.added_tokens_decoder.items()}
-        self._lead, self._tail = self._probe()
+        self._lead, self._tail = self.rendering.lead, self.rendering.tail
         self.terminator_id, self._untrained_tail = self._find_terminator()
         special = (token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special)
         self._control_tokens = {
             token_id: self._backend.id_to_token(token_id) or ""
             for token_id in (*special, *tokenizer.all_special_ids, self.terminator_id)
         }
-
-    def _probe(self) -> tuple[str, str]:
-        """What the template renders between the generation prompt and the assistant's text, and after that text."""
-        exchange = [Message("user", "Hello"), Message("assistant", _PROBE)]
-        try:
-            prompt = self._render(exchange[:1], open_turn=True)
-            whole = self._render(exchange)
-        except RowError as error:
-            raise UserError(f"{self._name}: the chat template fails on a plain exchange: {error.detail}") from error
-        if not whole.startswith(prompt) or _PROBE not in whole[len(prompt) :]:
-            raise UserError(
-                f"{self._name}: what the chat template renders with a generation prompt must begin what it renders with"
-                f" a response, but it renders {prompt!r} and {whole!r}"
-            )
-        lead, tail = whole[len(prompt) :].rsplit(_PROBE, 1)
-        return lead, tail
 
     def _find_terminator(self) -> tuple[int, str]:
         """The terminator's id, and the end of `_tail` that is not trained."""
@@ -167,13 +144,13 @@ class ChatTemplate:
         specials = {**self.tokenizer.special_tokens_map, "terminator": self.terminator_id}
         if self.whole_turn:
             specials["read"] = f"whole turn but {self.unread_id}"
-        parts = (self._clean_backend().to_str(), self._template, json.dumps(specials, sort_keys=True))
+        parts = (self._clean_backend().to_str(), self.rendering.template, json.dumps(specials, sort_keys=True))
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def prompt_ids(self, messages: Sequence[Message], *, max_prompt_length: int | None = None) -> list[int]:
         """Ids of a prompt for a model to answer, cut as in training. Raises RowError."""
-        (ids,) = self._token_ids([self._render(messages, open_turn=True)])
-        self._refuse_control_tokens(ids, [message.content for message in messages])
+        (ids,) = self._token_ids([self.rendering.render(messages, open_turn=True)])
+        self._refuse_control_tokens(ids, messages)
         return self._cut_prompt(ids, longest=0, max_length=None, max_prompt_length=max_prompt_length)
 
     def encode(
@@ -219,14 +196,37 @@ class ChatTemplate:
         return prompt + [ExplainedToken(self._token_text(i), i, True) for i in row.response_ids[response]]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of a response, trained on or generated: no control tokens, nor what the template puts before it."""
-        spoken = self._backend.decode([i for i in ids if i not in self._control_tokens], skip_special_tokens=False)
-        return spoken.removeprefix(self._decoded_lead)
+        """The text of ids as they stand, without control tokens."""
+        return self._backend.decode([i for i in ids if i not in self._control_tokens], skip_special_tokens=False)
+
+    def read(self, ids: Sequence[int]) -> Spoken:
+        """The answer in a response, trained on or generated, and what was thought before it.
+
+        Neither holds control tokens, nor what the template itself puts before a response. A thought that the generation
+        prompt opened, or that ends in a channel, is found by these tokens before they are left out.
+        """
+        text, controls = self._with_control_tokens(ids)
+        split = find_reasoning(text, opened=self.rendering.opens_thought, tags=self.rendering.tags)
+        if split.is_plain(text):
+            return Spoken(self.decode(ids).removeprefix(self._decoded_lead))
+        return spoken(text, split, controls)
 
     @cached_property
     def _decoded_lead(self) -> str:
         # Not `_lead` itself: many decoders drop a space at the start.
-        return self._backend.decode(self._token_ids([self._lead])[0], skip_special_tokens=False)
+        return self.decode(self._token_ids([self._lead or ""])[0])
+
+    def _with_control_tokens(self, ids: Sequence[int]) -> tuple[str, list[Span]]:
+        """The text of ids with the control tokens in it, and where these are."""
+        text, spans = "", []
+        for is_control, run in groupby(ids, key=self._control_tokens.__contains__):
+            if not is_control:
+                text += self._backend.decode(list(run), skip_special_tokens=False)
+                continue
+            for token_id in run:
+                spans.append((len(text), len(text) + len(self._control_tokens[token_id])))
+                text += self._control_tokens[token_id]
+        return text, spans
 
     def _clean_backend(self) -> Tokenizer:
         # A tokenizer.json can bring truncation and padding of its own, and other callers may leave theirs behind.
@@ -247,57 +247,55 @@ class ChatTemplate:
         # Decoders in the manner of SentencePiece drop a space at the start.
         return f" {text}" if piece.startswith("▁") and not text.startswith(" ") else text
 
-    def _render(self, messages: Sequence[Message], *, open_turn: bool = False) -> str:
-        chat = [{"role": message.role, "content": message.content} for message in messages]
-        try:
-            text = self.tokenizer.apply_chat_template(
-                chat, chat_template=self._template, tokenize=False, add_generation_prompt=open_turn
-            )
-            assert isinstance(text, str)
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise RowError("not valid Unicode", f"half a surrogate pair, {error.object[error.start]!a}") from error
-        except (TemplateError, TypeError, ValueError, LookupError) as error:
-            # A template is a program: on messages it does not expect it fails in its own ways.
-            roles = ", ".join(message.role for message in messages)
-            raise RowError("refused by the chat template", f"{error} (roles: {roles})") from error
-        return text
-
     def _texts(self, comparison: Comparison) -> list[str]:
         """The prompt as rendered, then each whole conversation up to the end of what is trained."""
         if not comparison.prompt:
             raise RowError("empty prompt", "there is no message to answer")
-        prompt = self._render(comparison.prompt, open_turn=True)
-        texts = [prompt]
-        for response in comparison.responses:
-            whole = self._render([*comparison.prompt, Message("assistant", response)])
-            if not whole.startswith(prompt):
-                start = max(0, _first_difference(prompt, whole) - 20)
-                found = f"{prompt[start : start + 60]!r} alone, but {whole[start : start + 60]!r} with its response"
-                raise RowError("the prompt is not a prefix", f"from character {start} on it is {found}")
-            if not whole.endswith(self._tail):
-                raise RowError("refused by the chat template", f"the turn ends in {whole[-40:]!r}, not {self._tail!r}")
-            spoken = whole[len(prompt) : len(whole) - len(self._tail)]
-            if spoken.strip() in ("", self._lead.strip()):
-                raise RowError("empty response", repr(response))
-            texts.append(whole if self.whole_turn else whole[: len(whole) - len(self._untrained_tail)])
-        return texts
+        prompt = self.rendering.render(comparison.prompt, open_turn=True)
+        return [prompt, *(self._whole(comparison, turn, prompt) for turn in self._turns(comparison))]
+
+    def _turns(self, comparison: Comparison) -> Iterator[Message]:
+        thoughts = comparison.reasoning or ("",) * len(comparison.responses)
+        return map(self.rendering.turn, comparison.responses, thoughts)
+
+    def _whole(self, comparison: Comparison, turn: Message, prompt: str) -> str:
+        """A conversation with one of its responses, up to the end of what is trained."""
+        whole = self.rendering.render([*comparison.prompt, turn])
+        thoughts = _thoughts(turn)
+        if lost := [thought for thought in thoughts if thought not in whole]:
+            raise RowError(NOT_RENDERED, f"{lost[0][:60]!r} is not in what it makes of the response")
+        if not self.whole_turn and not whole.startswith(prompt):
+            start = max(0, _first_difference(prompt, whole) - 20)
+            found = (
+                f"from character {start} on it is {prompt[start : start + 60]!r} alone, but "
+                f"{whole[start : start + 60]!r} with its response"
+            )
+            raise self.rendering.refusal_of(thinks=bool(thoughts), found=found)
+        if not whole.endswith(self._tail):
+            raise RowError("refused by the chat template", f"the turn ends in {whole[-40:]!r}, not {self._tail!r}")
+        said = whole[len(prompt) if whole.startswith(prompt) else 0 : len(whole) - len(self._tail)]
+        if not turn.content.strip() or said.strip() in ("", (self._lead or "").strip()):
+            raise RowError("empty response", repr(turn.content))
+        return whole if self.whole_turn else whole[: len(whole) - len(self._untrained_tail)]
 
     def _assemble(
         self, comparison: Comparison, ids: list[list[int]], max_length: int | None, max_prompt_length: int | None
     ) -> TokenizedComparison:
         prompt, *wholes = ids
-        history = [message.content for message in comparison.prompt]
-        self._refuse_control_tokens(prompt, history)
+        self._refuse_control_tokens(prompt, comparison.prompt)
         # A terminator that the template renders is among the ids already.
         terminator = [] if self.whole_turn or self._untrained_tail != self._tail else [self.terminator_id]
+        if self.whole_turn:  # which is read whole, so that it need not continue its generation prompt
+            for whole in wholes:
+                while whole and whole[-1] == self.unread_id:
+                    whole.pop()
+            prompt = prompt[: min((_first_difference(prompt, whole) for whole in wholes), default=len(prompt))]
         responses = []
-        for whole, response in zip(wholes, comparison.responses, strict=True):
-            self._refuse_control_tokens(whole, [*history, response])
+        for whole, turn in zip(wholes, self._turns(comparison), strict=True):
+            self._refuse_control_tokens(whole, [*comparison.prompt, turn])
             if whole[: len(prompt)] != prompt:
-                raise RowError("the prompt is not a prefix", self._show_mismatch(prompt, whole))
-            while self.whole_turn and whole and whole[-1] == self.unread_id:
-                whole.pop()
+                found = self._show_mismatch(prompt, whole)
+                raise self.rendering.refusal_of(thinks=bool(_thoughts(turn)), found=found)
             responses.append((*whole[len(prompt) :], *terminator))
         if any(len(response) < (1 if self.whole_turn else 2) for response in responses):
             raise RowError("empty response", "the tokenizer makes nothing of it")
@@ -330,11 +328,14 @@ class ChatTemplate:
             except RowError as error:
                 yield Dropped(item.row, error.reason, error.detail)
 
-    def _refuse_control_tokens(self, ids: Sequence[int], contents: Sequence[str]) -> None:
-        # The template's own control tokens are among the ids: one is the row's fault if somebody said its text.
+    def _refuse_control_tokens(self, ids: Sequence[int], messages: Sequence[Message]) -> None:
+        # The template's own control tokens are among the ids: one is the row's fault if somebody said its text. Tags
+        # around a thought are read as what they are.
         for token_id in self._control_tokens.keys() & ids:
             mark = self._control_tokens[token_id]
-            if any(mark in content for content in contents):
+            if mark in _THOUGHT_MARKS:
+                continue
+            if any(mark in message.content or mark in message.reasoning for message in messages):
                 raise RowError("control token in the text", f"{mark!r} would not be read as text")
 
     def _cut_prompt(
@@ -361,6 +362,12 @@ class ChatTemplate:
         start = max(0, _first_difference(prompt, whole) - 3)
         alone, together = ([self._token_text(i) for i in ids[start : start + 8]] for ids in (prompt, whole))
         return f"from token {start} on it is {alone} alone, but {together} with its response"
+
+
+def _thoughts(turn: Message) -> list[str]:
+    """What was thought before the turn's answer, beside its text or within it."""
+    within = (turn.content[start:end] for start, end in find_reasoning(turn.content).thoughts)
+    return [thought for text in (turn.reasoning, *within) if (thought := text.strip())]
 
 
 def _first_difference(left: Sequence[object], right: Sequence[object]) -> int:
