@@ -276,7 +276,7 @@ def note(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
     if field.is_required():
         return "required"
-    if default in (None, (), []):
+    if default in (None, (), [], {}):
         return "default:none"
     if isinstance(default, (tuple, list)):
         return "default:" + "".join(map(str, default))

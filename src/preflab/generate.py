@@ -111,15 +111,17 @@ def _respond(
     return [
         Completion(
             prompt=prompt.messages,
-            response=template.decode(ids),
+            response=said.response,
             sample=sample,
             tokens=len(ids),
             finish=finish,
             row=prompt.row,
             meta=prompt.meta,
             ids=tuple(ids),
+            reasoning=said.reasoning,
         )
         for (prompt, sample), (ids, finish) in zip(batch, found, strict=True)
+        for said in (template.read(ids),)
     ]
 
 

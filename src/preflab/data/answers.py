@@ -14,16 +14,21 @@ from preflab.data.formats import FORMATS
 from preflab.data.layout import Format
 from preflab.data.rows import read_row
 from preflab.data.sources import Source, is_file_of_rows, open_sources
+from preflab.data.thinking import Spoken, split_reasoning
 from preflab.own_function import names_function
 from preflab.records import Comparison, Message, RowError, UserError
 
 Side = Literal["chosen", "rejected"]
 _SHOWN = 3
+_OWN = ("row", "sample", "tokens", "finish", "reasoning")  # what a file of responses says of each
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerRow:
     """One response in a file. `tokens` and `finish` ("eos" or "length") are None where the file does not say.
+
+    `reasoning` is what was thought before it, of the file's own or in tags such as <think> within the text; nobody
+    judges, scores or measures it.
 
     `row` and `sample` are the file's own where it has them (as files of `preflab generate` do); else the line, and 0.
     """
@@ -35,6 +40,7 @@ class AnswerRow:
     tokens: int | None = None
     finish: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    reasoning: str = ""
 
 
 def is_answer_file(word: str) -> bool:
@@ -113,15 +119,26 @@ def _answer(source: Source, form: Format, number: int, row: Mapping[str, Any]) -
             "these files the function must return a dict with prompt and response"
         )
     own = {name: value for name in ("row", "sample", "tokens") if isinstance(value := row.get(name), int)}
+    said = apart(found, 0)
+    # A thought without an end was cut, whatever the file says or does not say.
+    finish = str(row["finish"]) if row.get("finish") else None if said.finished else "length"
     return AnswerRow(
         row=own.get("row", number),
         sample=own.get("sample", 0),
         prompt=found.prompt,
-        response=found.responses[0],
+        response=said.response,
         tokens=own.get("tokens"),
-        finish=str(row["finish"]) if row.get("finish") else None,
-        meta={name: value for name, value in found.meta.items() if name not in ("row", "sample", "tokens", "finish")},
+        finish=finish,
+        meta={name: value for name, value in found.meta.items() if name not in _OWN},
+        reasoning=said.reasoning,
     )
+
+
+def apart(comparison: Comparison, index: int) -> Spoken:
+    """A response of a comparison, and what was thought before it: in its own field, or in tags within the text."""
+    said = split_reasoning(comparison.responses[index])
+    thought = comparison.reasoning[index] if comparison.reasoning else ""
+    return replace(said, reasoning="\n\n".join(filter(None, (thought, said.reasoning))))
 
 
 def read_side(source: Source, side: Side, format_name: str | None = None) -> tuple[AnswerRow, ...]:
@@ -135,7 +152,11 @@ def read_side(source: Source, side: Side, format_name: str | None = None) -> tup
         if isinstance(item, Comparison) and len(item.responses) > 1
     )
     index = 0 if side == "chosen" else -1
-    rows = tuple(AnswerRow(item.row, 0, item.prompt, item.responses[index], meta=item.meta) for item in rankings)
+    rows = tuple(
+        AnswerRow(item.row, 0, item.prompt, said.response, meta=item.meta, reasoning=said.reasoning)
+        for item in rankings
+        for said in (apart(item, index),)
+    )
     if not rows:
         raise UserError(f"{source.name}: `{side}` stands for responses of preference data, but no row here ranks two")
     return rows

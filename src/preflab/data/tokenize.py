@@ -195,9 +195,13 @@ class ChatTemplate:
         prompt = [ExplainedToken(self._token_text(i), i, False) for i in row.prompt_ids]
         return prompt + [ExplainedToken(self._token_text(i), i, True) for i in row.response_ids[response]]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def text(self, ids: Sequence[int]) -> str:
         """The text of ids as they stand, without control tokens."""
         return self._backend.decode([i for i in ids if i not in self._control_tokens], skip_special_tokens=False)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of a response, trained on or generated: the answer alone, as `read` finds it."""
+        return self.read(ids).response
 
     def read(self, ids: Sequence[int]) -> Spoken:
         """The answer in a response, trained on or generated, and what was thought before it.
@@ -208,13 +212,13 @@ class ChatTemplate:
         text, controls = self._with_control_tokens(ids)
         split = find_reasoning(text, opened=self.rendering.opens_thought, tags=self.rendering.tags)
         if split.is_plain(text):
-            return Spoken(self.decode(ids).removeprefix(self._decoded_lead))
+            return Spoken(self.text(ids).removeprefix(self._decoded_lead))
         return spoken(text, split, controls)
 
     @cached_property
     def _decoded_lead(self) -> str:
         # Not `_lead` itself: many decoders drop a space at the start.
-        return self.decode(self._token_ids([self._lead or ""])[0])
+        return self.text(self._token_ids([self._lead or ""])[0])
 
     def _with_control_tokens(self, ids: Sequence[int]) -> tuple[str, list[Span]]:
         """The text of ids with the control tokens in it, and where these are."""

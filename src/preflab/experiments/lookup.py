@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from preflab.data.templates import apply_named_template
+from preflab.data.templates import apply_named_template, apply_template_values
 from preflab.data.tokenize import ChatTemplate
 from preflab.experiments.amounts import EVERYTHING, Amount, Wanted, measure
 from preflab.experiments.plan import Plan, PlannedStage
@@ -56,6 +57,7 @@ class Root:
 
     name: str
     chat_template: str | None
+    values: str  # chat_template_kwargs, as JSON
 
 
 @dataclass
@@ -76,19 +78,20 @@ class Lookup:
         path = Path(place).absolute()
         return next((stage for stage in self.plan.stages if path.is_relative_to(stage.folder.absolute())), None)
 
-    def root(self, model: str, chat_template: str | None = None) -> Root:
+    def root(self, model: str, chat_template: str | None = None, values: Mapping[str, Any] | None = None) -> Root:
         """The model from which the stages before have made, or will make, this one."""
         stage = self.maker(model)
         if stage is None:
-            return Root(model, chat_template)
+            return Root(model, chat_template, json.dumps(values or {}, sort_keys=True))
         settings: Any = stage.settings
         if stage.command == "sandbox":
-            return Root(str(self._tiny_model()), chat_template)
+            return Root(str(self._tiny_model()), chat_template, json.dumps(values or {}, sort_keys=True))
         start = next((getattr(settings, name) for name in MODEL_SETTINGS if hasattr(settings, name)), None)
         if start is None:
             raise UnknownError(f"{stage.name} makes no model")
         named = chat_template or getattr(settings, "chat_template", None)
-        return self.root(str(start), named)
+        own = getattr(settings, "chat_template_kwargs", {})
+        return self.root(str(start), named, {**own, **(values or {})})
 
     def size(self, model: str) -> ModelSize:
         """Raises UnknownError where the model's configuration cannot be had."""
@@ -103,14 +106,17 @@ class Lookup:
             raise found
         return found
 
-    def template(self, model: str, chat_template: str | None) -> ChatTemplate | None:
+    def template(
+        self, model: str, chat_template: str | None, values: Mapping[str, Any] | None = None
+    ) -> ChatTemplate | None:
         """The template that counts tokens; None where the model's tokenizer cannot be had."""
-        root = self.root(model, chat_template)
+        root = self.root(model, chat_template, values)
         if root not in self.templates:
             try:
                 self.size(model)  # a hub that did not give the configuration is not asked again
                 tokenizer = load_tokenizer(root.name)
                 apply_named_template(tokenizer, root.chat_template)
+                apply_template_values(tokenizer, json.loads(root.values))
                 self.templates[root] = ChatTemplate(tokenizer)
             except (UserError, UnknownError):
                 self.templates[root] = None

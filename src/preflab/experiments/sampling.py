@@ -57,7 +57,7 @@ def scoring_need(stage: PlannedStage, lookup: Lookup) -> Need:
     made = _answers(settings.data, lookup)
     if made:
         return reduce(add, (_scores(settings.reward_model, settings, asked, 1, lookup) for asked in made))
-    template = lookup.template(settings.reward_model, settings.chat_template)
+    template = lookup.template(settings.reward_model, settings.chat_template, settings.chat_template_kwargs)
     limits = {"max_length": settings.max_length, "max_prompt_length": settings.max_prompt_length}
     amount = lookup.amount(settings.data, settings.format, template, wanted=Wanted(columns=settings.columns), **limits)
     rows = min(amount.rows, settings.max_samples or amount.rows)
@@ -143,7 +143,7 @@ def _asked(settings: Any, model: str | None, lookup: Lookup, *, given: Iterable[
     template = None
     if model is not None:
         named = getattr(settings, "chat_template", None)
-        template = lookup.template(model, named)
+        template = lookup.template(model, named, getattr(settings, "chat_template_kwargs", None))
     longest = getattr(settings, "max_prompt_length", None)
     amount = lookup.amount(
         settings.prompts or files[:1],

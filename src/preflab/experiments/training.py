@@ -224,7 +224,7 @@ def _amount(
     samples: tuple[int | None, ...],
     side: Side | None,
 ) -> Amount:
-    template = lookup.template(settings.model, settings.chat_template)
+    template = lookup.template(settings.model, settings.chat_template, settings.chat_template_kwargs)
     most = tuple(filter(None, samples))
     ratio = settings.train_split_ratio if side else None
     # Where nothing is drawn, the rows of all seeds are the same, and are counted once.

@@ -87,7 +87,8 @@ class LocalJudge:
         streams = [np.random.default_rng((self.seed, zlib.crc32(text.encode()))) for text in texts]
         numbers = np.stack([stream.random(self.max_tokens) for stream in streams])
         found = generate_ids(self.model, prompts, numbers, self.template.stop_ids, sampling)
-        return [Reply(self.template.decode(ids), cut=finish == "length") for ids, finish in found]
+        said = [(self.template.read(ids), finish == "length") for ids, finish in found]
+        return [Reply(spoken.response, cut=cut or not spoken.finished) for spoken, cut in said]
 
     def _first_tokens(self) -> Callable[[Sequence[str], Sequence[Sequence[int]]], list[Reply]]:
         """Log-probabilities of all tokens that read A or B: each is a response of one token to the prompt."""
@@ -108,7 +109,7 @@ class LocalJudge:
     def _letters(self) -> dict[int, str]:
         """Every token of the vocabulary that reads A or B but for white space, as `Reply.first_token` names it."""
         size = len(self.template.tokenizer)
-        texts = ((token, self.template.decode([token])) for token in range(size))
+        texts = ((token, self.template.text([token])) for token in range(size))
         return {token: text for token, text in texts if text.strip() in ("A", "B")}
 
 

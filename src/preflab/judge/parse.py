@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from preflab.data.thinking import after_thinking
 from preflab.judge.orders import VerdictFrom
 from preflab.records import Winner
 
@@ -16,7 +17,7 @@ class Reply:
     """What a judge replied.
 
     Attributes:
-        text: as it came.
+        text: as it came; what a judge thinks before it, in tags or channels, is not read.
         first_token: log-probabilities of what its first token might have been, where they were asked for.
         cut: whether the text ends because it reached the token cap.
     """
@@ -62,9 +63,14 @@ def read_reply(reply: Reply, verdict_from: VerdictFrom) -> tuple[Winner, float |
 
 def _read_text(reply: Reply) -> Winner:
     """The verdict in the last line that is not empty; another one further up must not contradict it."""
-    lines = [line for line in reply.text.splitlines() if line.strip()]
+    lines = [line for line in after_thinking(reply.text).splitlines() if line.strip()]
+    if not lines and reply.cut:
+        raise UnusableReplyError(
+            "the reply was cut off at the token cap (judge_max_tokens) while the judge was thinking"
+        )
     if not lines:
-        raise UnusableReplyError("the reply is empty")
+        thinking = reply.text.strip() != ""
+        raise UnusableReplyError("the reply ends within the judge's thinking" if thinking else "the reply is empty")
     found = [_WINNERS[match[1].lower()] for line in lines if (match := _VERDICT.fullmatch(line))]
     if not _VERDICT.fullmatch(lines[-1]):
         if reply.cut:

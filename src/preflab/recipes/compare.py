@@ -10,6 +10,7 @@ from typing import Any
 
 from preflab.analysis.study import Judge
 from preflab.config import dump_settings, shared_values
+from preflab.data.templates import CHAT_TEMPLATES
 from preflab.recipes.judge import judge_pairs_with, make_judge
 from preflab.recipes.output import alone
 from preflab.recipes.panel import OWN_SCORES, read_judges, try_out
@@ -57,7 +58,7 @@ def compare_models(settings: CompareSettings) -> ReportResult:
         if entry.kind != "model"
     }
     models = [entry.source for entry in entries if entry.kind == "model"]
-    try_out(models, judges, trust_remote_code=settings.trust_remote_code)
+    try_out(models, judges, settings)
     keep = partial(keep_rows, seed=settings.seed, overwrite=settings.overwrite)
     if settings.overwrite:  # until it is whole again, the folder holds no study
         (folder / "study.json").unlink(missing_ok=True)
@@ -128,7 +129,15 @@ def _score(settings: CompareSettings, judge: Judge, entries: Sequence[Entry], pr
         if not any(row.get("response", "-").strip() for row in read_jsonl(data)):
             keep(output, [])  # of a model that says nothing at all, there is nothing to score
             continue
-        own = {"data": (str(data),), "format": form, "reward_model": judge.source, "output": output}
+        named = settings.chat_template if settings.chat_template in CHAT_TEMPLATES else None  # not one of a model's own
+        own = {
+            "data": (str(data),),
+            "format": form,
+            "reward_model": judge.source,
+            "output": output,
+            "chat_template": settings.judge_chat_template or named,
+            "chat_template_kwargs": settings.judge_chat_template_kwargs,
+        }
         values = shared_values(settings, ScoreSettings) | {"max_samples": None, "columns": ()} | own
         score_responses(ScoreSettings(**values))
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from preflab.data.cache import TokenizedDataset, tokenized
 from preflab.data.comparisons import Need, Side, choose_formats, fitting, read_comparisons
 from preflab.data.sources import Source, open_sources, sample_rows
-from preflab.data.templates import apply_named_template
+from preflab.data.templates import apply_named_template, apply_template_values
 from preflab.data.tokenize import ChatTemplate, Dropped
 from preflab.model.adapters import Task
 from preflab.model.configs import is_reward_model, own_stop_ids, read_config, unread_id
@@ -47,6 +47,7 @@ def load_template(settings: ModelSettings, task: Task = "policy") -> ChatTemplat
     template = template_of(
         settings.model,
         settings.chat_template,
+        settings.chat_template_kwargs,
         task="policy" if fresh else task,
         trust_remote_code=settings.trust_remote_code,
     )
@@ -60,15 +61,21 @@ def load_template(settings: ModelSettings, task: Task = "policy") -> ChatTemplat
 
 
 def template_of(
-    model: str, chat_template: str | None, *, task: Task = "policy", trust_remote_code: bool = False
+    model: str,
+    chat_template: str | None,
+    values: Mapping[str, Any] | None = None,
+    *,
+    task: Task = "policy",
+    trust_remote_code: bool = False,
 ) -> ChatTemplate:
-    """The chat template of a model by its name, or the template called `chat_template`.
+    """The chat template of a model by its name, or the template called `chat_template`; `values` are for its switches.
 
     A reward model is read where its author reads it, at the last token that its own template renders, which with models
     of ours is the terminator; with a template called by name, at the terminator.
     """
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
     apply_named_template(tokenizer, chat_template)
+    apply_template_values(tokenizer, values or {})
     if task == "reward" and chat_template is None:
         unread = unread_id(model, tokenizer.pad_token_id, trust_remote_code=trust_remote_code, revision=None)
         return ChatTemplate(tokenizer, own_stop_ids=own_stop_ids(model), whole_turn=True, unread_id=unread)

@@ -86,10 +86,13 @@ def _bench(settings: FrontierSettings) -> _Bench:
     if accelerator.num_processes > 1:
         raise UserError("a frontier is measured by one process: run preflab frontier without a launcher")
     reference, reward = model_of(settings.reference), model_of(settings.reward_model)
-    tasks: tuple[tuple[str, Task], ...] = ((reference, "policy"), (reward, "reward"))
+    tasks: tuple[tuple[str, Task, Mapping[str, Any]], ...] = (
+        (reference, "policy", settings.chat_template_kwargs),
+        (reward, "reward", {}),
+    )
     template, reward_template = (
-        template_of(name, settings.chat_template, task=task, trust_remote_code=settings.trust_remote_code)
-        for name, task in tasks
+        template_of(name, settings.chat_template, values, task=task, trust_remote_code=settings.trust_remote_code)
+        for name, task, values in tasks
     )
     prompts = _prompts(settings, template)
     device = accelerator.device
@@ -234,7 +237,12 @@ def _measure(bench: _Bench, entry: Entry, settings: FrontierSettings) -> None:
     state = open_output(output, "frontier", wanted, made_from, seed=settings.seed, overwrite=settings.overwrite)
     if state == "done":
         return
-    template = template_of(entry.source, settings.chat_template, trust_remote_code=settings.trust_remote_code)
+    template = template_of(
+        entry.source,
+        settings.chat_template,
+        settings.chat_template_kwargs,
+        trust_remote_code=settings.trust_remote_code,
+    )
     if template.fingerprint != bench.template.fingerprint:
         raise UserError(
             f"{entry.source}: its tokenizer or chat template is not the reference's ({settings.reference}), so there "

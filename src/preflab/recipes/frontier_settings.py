@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from preflab.config import Positional, Settings
+from preflab.config import Positional, Settings, Values
 from preflab.data.columns import COLUMNS_HELP, ColumnNames
 from preflab.recipes.settings import Dtype, GenerateSettings, ModelSettings
 
@@ -41,8 +41,9 @@ class FrontierSettings(RolloutSettings):
         default=(2, 4, 8, 16, 32, 64),
         description="Best-of-n of the reference, by the reward model; the largest n is how many responses are drawn.",
     )
-    chat_template: Literal["chatml", "human-assistant"] | None = Field(
-        default=None, description="Named chat template for models that come without one."
+    chat_template: str | None = Field(default=None, description="Named chat template for models that come without one.")
+    chat_template_kwargs: Values = Field(
+        default={}, description="Values for the switches of the policies' chat template, such as enable_thinking=false."
     )
     dtype: Dtype = Field(
         default="auto",

@@ -35,6 +35,11 @@ class GenerateResult:
     def __str__(self) -> str:
         shown = [f"  {name:20} {value:.4g}" for name, value in self.summary.items() if isinstance(value, (int, float))]
         lost = [f"  no response, {reason}: {rows['count']}" for reason, rows in self.summary["dropped"].items()]
+        if share := self.summary.get("only_reasoning"):
+            lost.append(
+                f"  {share:.1%} of the responses are empty, because their reasoning did not come to an end: raise "
+                "max_new_tokens, or turn thinking off if the chat template can (--chat-template-kwargs)"
+            )
         return "\n".join([*shown, *lost, f"responses: {self.output}"])
 
 
@@ -42,8 +47,9 @@ class GenerateResult:
 def generate_responses(settings: GenerateSettings) -> GenerateResult:
     """Let a model respond to the prompts of any data; of preference data, the ranked responses are left aside.
 
-    One line per response: row (of the prompt in its source), sample, prompt (chat messages), response, tokens, finish
-    ("eos", or "length" at the cap) and meta (short columns of the source).
+    One line per response: row (of the prompt in its source), sample, prompt (chat messages), response, reasoning (what
+    a model that thinks thought before the response, where it did), tokens (of both), finish ("eos", or "length" at the
+    cap) and meta (short columns of the source). A thought that did not come to its end leaves an empty response.
     """
     accelerator = make_accelerator()
     if accelerator.num_processes > 1:
@@ -126,6 +132,7 @@ def _row(completion: Completion) -> Row:
         "sample": completion.sample,
         "prompt": messages_to_json(completion.prompt),
         "response": completion.response,
+        **({"reasoning": completion.reasoning} if completion.reasoning else {}),
         "tokens": completion.tokens,
         "finish": completion.finish,
         "meta": dict(completion.meta),
@@ -139,7 +146,7 @@ def _key(row: Row) -> tuple[int, int]:
 def summarize(rows: Iterable[Row]) -> dict[str, float | int]:
     """Figures over rows of responses: counts, the mean length in tokens, and shares of responses with a defect."""
     prompts: set[int] = set()
-    count = tokens = capped = empty = repeating = foreign = 0
+    count = tokens = capped = empty = repeating = foreign = thinking = 0
     for row in rows:
         prompts.add(row["row"])
         count += 1
@@ -148,7 +155,10 @@ def summarize(rows: Iterable[Row]) -> dict[str, float | int]:
         empty += not row["response"].strip()
         repeating += runaway_repetition(row["response"]) is not None
         foreign += foreign_turn(row["response"]) is not None
+        thinking += bool(row.get("reasoning")) and not row["response"].strip()
     shares = {"hit_cap": capped, "empty": empty, "runaway_repetition": repeating, "foreign_turn": foreign}
+    if thinking:
+        shares["only_reasoning"] = thinking
     figures: dict[str, float | int] = {"prompts": len(prompts), "responses": count, "tokens_mean": tokens / count}
     return figures | {name: value / count for name, value in shares.items()}
 

@@ -57,7 +57,7 @@ def run_grid(settings: GridSettings) -> GridResult:
     folder, cells = settings.out, _cells(settings)
     judges = read_judges(settings.judge)
     models = list(dict.fromkeys(cell.entry.source for cell in cells))
-    try_out(models, judges, trust_remote_code=settings.trust_remote_code)
+    try_out(models, judges, settings)
     opponent = _write_opponent(settings)
     write_json(folder / "grid.json", {
         "opponent": opponent,

@@ -39,13 +39,14 @@ class InspectResult:
 
 def inspect_data(settings: InspectSettings) -> InspectResult:
     """Read the whole source once; with a model, count its tokens and render rows with its chat template."""
-    if settings.chat_template and not settings.model:
-        raise UserError("chat_template: a template needs a tokenizer; name a model with --model")
+    if (settings.chat_template or settings.chat_template_kwargs) and not settings.model:
+        name = "chat_template" if settings.chat_template else "chat_template_kwargs"
+        raise UserError(f"{name}: a template needs a tokenizer; name a model with --model")
     template: ChatTemplate | None = None
     if settings.model:
         from preflab.recipes.data import template_of  # brings torch, which inspection does without
 
-        template = template_of(settings.model, settings.chat_template)
+        template = template_of(settings.model, settings.chat_template, settings.chat_template_kwargs)
     found = inspect_source(
         open_sources(settings.source, settings.columns),
         format_name=settings.format,

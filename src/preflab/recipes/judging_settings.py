@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-from preflab.config import Positional, Settings
+from preflab.config import Positional, Settings, Values
 from preflab.data.columns import COLUMNS_HELP, ColumnNames
 from preflab.judge.orders import Orders, VerdictFrom
 from preflab.recipes.settings import Dtype, ScoreSettings
@@ -54,8 +54,11 @@ class AskingSettings(Settings):
     judge_max_tokens: int = Field(
         default=512, ge=1, description="Token cap of what the judge writes; with verdict_from first_token it is 1."
     )
-    judge_chat_template: Literal["chatml", "human-assistant"] | None = Field(
+    judge_chat_template: str | None = Field(
         default=None, description="Named chat template for a local judge, or a reward model, that comes without one."
+    )
+    judge_chat_template_kwargs: Values = Field(
+        default={}, description="Values for the switches of its chat template, such as enable_thinking=false."
     )
     concurrency: int = Field(
         default=8, ge=1, description="Calls to an endpoint at once; of a local judge, replies in one batch."

@@ -17,7 +17,7 @@ from preflab.recipes.judges import LanguageJudge, ScoringJudge, reply_cap
 from preflab.recipes.judging_settings import AskingSettings, JudgingSettings, ScoringSettings, narrowed
 from preflab.recipes.score import precision_of, rewards
 from preflab.recipes.stage import fingerprint_weights, make_accelerator
-from preflab.records import Comparison, RowError
+from preflab.records import Comparison, RowError, UserError
 from preflab.rundir import fingerprint
 
 
@@ -25,7 +25,15 @@ def local_judge(judge: Judge, settings: JudgingSettings, *, seed: int) -> Langua
     """A language model, loaded."""
     question, trust = read_question(settings.question), settings.trust_remote_code
     accelerator = make_accelerator()
-    template = template_of(judge.source, settings.judge_chat_template, trust_remote_code=trust)
+    template = template_of(
+        judge.source, settings.judge_chat_template, settings.judge_chat_template_kwargs, trust_remote_code=trust
+    )
+    if settings.verdict_from == "first_token" and template.rendering.opens_thought:
+        raise UserError(
+            f"hf:{judge.source}: its chat template opens a thought, so its first token is none of A and B; turn "
+            "thinking off (--judge-chat-template-kwargs enable_thinking=false, where the template has that) or use "
+            "verdict_from text"
+        )
     dtype = pick_dtype(settings.dtype, accelerator.device, frozen=True)
     model = load_model(judge.source, "policy", dtype=dtype, trust_remote_code=trust).to(accelerator.device).eval()
     temperature = settings.judge_temperature or 0.0
@@ -56,7 +64,13 @@ def reward_judge(judge: Judge, settings: JudgingSettings, *, seed: int) -> Scori
     """A reward model, loaded; it scores as `preflab score` does."""
     accelerator = make_accelerator()
     trust = settings.trust_remote_code
-    template = template_of(judge.source, settings.judge_chat_template, task="reward", trust_remote_code=trust)
+    template = template_of(
+        judge.source,
+        settings.judge_chat_template,
+        settings.judge_chat_template_kwargs,
+        task="reward",
+        trust_remote_code=trust,
+    )
     dtype = pick_dtype(settings.dtype, accelerator.device, frozen=True)
     model = load_model(judge.source, "reward", dtype=dtype, trust_remote_code=trust)
     limits = {"max_length": settings.max_length, "max_prompt_length": settings.max_prompt_length}

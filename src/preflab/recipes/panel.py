@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from preflab.analysis.study import Judge, JudgeKind
 from preflab.config import named
+from preflab.data.templates import apply_named_template, apply_template_values, template_values
 from preflab.judge.endpoint import api_key
 from preflab.model.tokenizers import load_tokenizer
 from preflab.recipes.judge import parse_judge
 from preflab.recipes.players import check_name
+from preflab.recipes.study_settings import StudySettings
 from preflab.records import UserError
+from preflab.terminal import say
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 OWN_SCORES = "score"
 """The scorer that stands for scores which all given files of responses bring with them."""
@@ -32,10 +39,31 @@ def read_judges(words: Sequence[str], reward_models: Sequence[str] = ()) -> tupl
     return tuple(sorted(judges, key=lambda judge: RANK[judge.kind]))
 
 
-def try_out(models: Sequence[str], judges: Sequence[Judge], *, trust_remote_code: bool) -> None:
-    """Have a wrong name or a missing key come out now, and not after hours of generating."""
-    for source in (*models, *(judge.source for judge in judges if judge.kind in ("reward_model", "hf"))):
-        load_tokenizer(source, trust_remote_code=trust_remote_code)
+def try_out(models: Sequence[str], judges: Sequence[Judge], settings: StudySettings) -> None:
+    """Have a wrong name, a template that cannot be used or a missing key come out now, and not after hours of
+    generating; and say where models will be asked in different ways.
+    """
+    trust = settings.trust_remote_code
+    asked = {source: _tokenizer(source, settings) for source in models}
+    for judge in judges:
+        if judge.kind in ("reward_model", "hf"):
+            load_tokenizer(judge.source, trust_remote_code=trust)
+    told = {source: template_values(str(tokenizer.get_chat_template()))[0] for source, tokenizer in asked.items()}
+    if len({tuple(values.items()) for values in told.values()}) > 1:
+        each = "; ".join(
+            f"{source} with {', '.join(f'{name}={value}' for name, value in values.items()) or 'its defaults'}"
+            for source, values in told.items()
+        )
+        say(
+            f"the models' chat templates are used with different values (chat_template_kwargs makes them alike): {each}"
+        )
     for judge in judges:
         if judge.kind == "openai":
             api_key(judge.source)
+
+
+def _tokenizer(source: str, settings: StudySettings) -> PreTrainedTokenizerBase:
+    tokenizer = load_tokenizer(source, trust_remote_code=settings.trust_remote_code)
+    apply_named_template(tokenizer, settings.chat_template)
+    apply_template_values(tokenizer, settings.chat_template_kwargs)
+    return tokenizer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from preflab.analysis.statistics import draw_resamples, numbered, ratio_estimate, wilson
+from preflab.data.answers import apart
 from preflab.data.batches import plan_evaluation
 from preflab.data.cache import TokenizedDataset, tokenized
 from preflab.data.comparisons import NamedFormat, choose_formats, read_comparisons
@@ -81,7 +82,11 @@ def score_responses(settings: ScoreSettings) -> ScoreResult:
     """Score every response of the data with a reward model; the lines are described at `preflab.score.score_rows`."""
     accelerator = make_accelerator()
     template = template_of(
-        settings.reward_model, settings.chat_template, task="reward", trust_remote_code=settings.trust_remote_code
+        settings.reward_model,
+        settings.chat_template,
+        settings.chat_template_kwargs,
+        task="reward",
+        trust_remote_code=settings.trust_remote_code,
     )
     source, formats = _open(settings)
     dataset = _tokenize(source, formats, template, settings)
@@ -220,11 +225,16 @@ def _open(settings: ScoreSettings) -> tuple[Source, Sequence[NamedFormat]]:
 
 
 def _responses(source: Source, formats: Sequence[NamedFormat]) -> Iterator[Comparison | Dropped]:
+    """Rankings as in training; of a single response its answer, without what was thought before it."""
     for item in read_comparisons(source, formats):
-        if isinstance(item, Comparison) and not item.responses:
-            yield Dropped(item.row, "no response", "the row is a prompt alone")
-        else:
+        if isinstance(item, Dropped) or len(item.responses) > 1:
             yield item
+        elif not item.responses:
+            yield Dropped(item.row, "no response", "the row is a prompt alone")
+        elif (said := apart(item, 0).response).strip():
+            yield replace(item, responses=(said,), reasoning=())
+        else:
+            yield Dropped(item.row, "empty response", "there is nothing but reasoning")
 
 
 def _tokenize(

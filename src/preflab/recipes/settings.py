@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from preflab.config import Positional, Settings
+from preflab.config import Positional, Settings, Values
 from preflab.data.columns import COLUMNS_HELP, ColumnNames
 from preflab.records import UserError
 from preflab.sandbox.world import MOST_ROWS
@@ -26,8 +26,15 @@ class ModelSettings(Settings):
         description="Precision of the weights. auto: float32, with bfloat16 arithmetic where the device has it; "
         "LoRA's frozen weights are then bfloat16 themselves.",
     )
-    chat_template: Literal["chatml", "human-assistant"] | None = Field(
-        default=None, description="Named chat template for a model that has none; saved with the tokenizer."
+    chat_template: str | None = Field(
+        default=None,
+        description="Chat template for a model that has none: chatml or human-assistant; or the name of one of several "
+        "that its tokenizer brings. Saved with the tokenizer.",
+    )
+    chat_template_kwargs: Values = Field(
+        default={},
+        description="Values for the chat template's own switches, such as enable_thinking=false. Saved with the "
+        "tokenizer, so that all that follows asks the model in the same way.",
     )
     trust_remote_code: bool = Field(default=False, description="Run model code that comes with the weights.")
 
@@ -228,8 +235,11 @@ class ScoreSettings(Settings):
         description="Sources to score: preference data, or files of responses such as `preflab generate` writes."
     )
     reward_model: str = Field(description="Hub id, folder or adapter folder of a reward model with one label.")
-    chat_template: Literal["chatml", "human-assistant"] | None = Field(
+    chat_template: str | None = Field(
         default=None, description="Named chat template for a reward model that comes without one."
+    )
+    chat_template_kwargs: Values = Field(
+        default={}, description="Values for the switches of the reward model's chat template."
     )
     format: str | None = Field(default=None, description=DataSettings.model_fields["format"].description)
     columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)
@@ -278,8 +288,9 @@ class InspectSettings(Settings):
     model: str | None = Field(
         default=None, description="Model whose tokenizer and template count tokens and render rows."
     )
-    chat_template: Literal["chatml", "human-assistant"] | None = Field(
-        default=None, description=ModelSettings.model_fields["chat_template"].description
+    chat_template: str | None = Field(default=None, description=ModelSettings.model_fields["chat_template"].description)
+    chat_template_kwargs: Values = Field(
+        default={}, description="Values for the chat template's own switches, such as enable_thinking=false."
     )
     max_length: int = Field(default=512, ge=2, description=DataSettings.model_fields["max_length"].description)
     max_prompt_length: int = Field(

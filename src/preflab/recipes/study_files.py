@@ -10,7 +10,7 @@ import numpy as np
 
 from preflab.analysis.alignment import align
 from preflab.config import Settings, shared_values, source_of
-from preflab.data.answers import AnswerRow, format_of_prompts, is_answer_file, match_answers, read_answers
+from preflab.data.answers import AnswerRow, apart, format_of_prompts, is_answer_file, match_answers, read_answers
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_sources
 from preflab.data.tokenize import Dropped
@@ -82,7 +82,9 @@ def _prompts_of_sources(settings: StudySettings, files: Sequence[str]) -> Iterat
         subset = _subset(item.meta, settings.subset_by) or (None if settings.subset_by else by_part)
         row = _prompt_row(item.prompt, item.row, subset)
         if len(item.responses) > 1:
-            row |= {"chosen": item.responses[0], "rejected": item.responses[-1], **_scores_of_both(item.meta)}
+            # What was thought before a response is nothing that a study judges or scores.
+            sides = {"chosen": apart(item, 0).response, "rejected": apart(item, -1).response}
+            row |= {**sides, **_scores_of_both(item.meta)}
         yield row
     for reason, rows in count_by_reason(dropped).items():
         numbers = ", ".join(map(str, rows["rows"][:5]))
@@ -161,6 +163,7 @@ def answers_of(name: str, rows: Sequence[AnswerRow], prompts: Sequence[Row], *, 
             "sample": sample,
             "prompt": messages_to_json(question.prompt),
             "response": answer.response,
+            **({"reasoning": answer.reasoning} if answer.reasoning else {}),
             "tokens": answer.tokens,
             "finish": answer.finish,
             "meta": dict(answer.meta),

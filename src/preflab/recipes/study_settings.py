@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from preflab.config import Positional, Settings
+from preflab.config import Positional, Settings, Values
 from preflab.data.columns import COLUMNS_HELP, ColumnNames
 from preflab.recipes.judging_settings import FORMAT_WITH_ANSWERS, JudgingSettings
 from preflab.recipes.settings import DecodingSettings, SamplingSettings
@@ -29,8 +29,9 @@ class StudySettings(DecodingSettings, JudgingSettings):
         description="Column of the prompts to analyse by; by default `category`, `subset` or `dataset`, where there is "
         "one.",
     )
-    chat_template: Literal["chatml", "human-assistant"] | None = Field(
-        default=None, description="Named chat template for models that come without one."
+    chat_template: str | None = Field(default=None, description="Named chat template for models that come without one.")
+    chat_template_kwargs: Values = Field(
+        default={}, description="Values for the switches of the models' chat templates, such as enable_thinking=false."
     )
     overwrite: bool = Field(default=False, description="Discard what was made before and start anew.")
 

@@ -16,10 +16,14 @@ def sharegpt_ranking(row: Row) -> Comparison:
 
 
 def prompt_response(row: Row) -> Comparison:
-    """Files that `preflab generate` wrote keep the columns of the prompt's row in `meta`; the line's own come first."""
+    """Files that `preflab generate` wrote keep the columns of the prompt's row in `meta`; the line's own come first.
+    `reasoning` is what the model thought before the response.
+    """
     meta = row.get("meta")
     kept = {name: value for name, value in meta.items() if name not in row} if isinstance(meta, dict) else {}
-    return Comparison(conversation(row, "prompt"), (text(row, "response"),), meta=kept)
+    thought = row.get("reasoning")
+    reasoning = (thought,) if isinstance(thought, str) and thought.strip() else ()
+    return Comparison(conversation(row, "prompt"), (text(row, "response"),), meta=kept, reasoning=reasoning)
 
 
 def prompt_completion(row: Row) -> Comparison:
