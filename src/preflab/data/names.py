@@ -70,6 +70,9 @@ CHOICE = (
 CANDIDATES = ("candidates", "responses", "answers", "completions", "outputs", "generations", "choices", "samples")
 """Columns with a list of responses, each an object with its text and its rank or score."""
 
+REASONING = ("reasoning", "reasoning_content", "thinking")
+"""Columns with what was thought before the one response."""
+
 LABEL = (
     *("label", "labels", "kto_tag", "kto_label", "desirable", "is_desirable", "is_desired", "wanted", "is_wanted"),
     *("thumbs_up", "thumbs", "thumb", "feedback", "is_good", "good", "liked", "is_liked", "accepted", "is_accepted"),

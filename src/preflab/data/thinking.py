@@ -60,6 +60,8 @@ def split_reasoning(text: str) -> Spoken:
 def find_reasoning(text: str, *, opened: bool = False, tags: Mapping[str, str] = TAGS) -> Split:
     """Where a text holds thoughts, by its channels or by tags. `opened`: the prompt has opened a thought already."""
     channels = list(_channels(text))
+    if not channels and text.lstrip().startswith("<|channel|>"):  # cut within its name
+        return Split(((0, 0),), (len(text), len(text)), finished=False)
     if not channels:
         return _by_tags(text, opened, tags)
     thoughts = tuple(span for name, span in channels if name != "final")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from preflab.data.fields import Row, text
 from preflab.data.messages import conversation, is_said_by_user, message, messages, of_replies
+from preflab.data.names import REASONING
 from preflab.data.parsers.sides import reply
 from preflab.records import Comparison, Message, RowError
 
@@ -17,13 +18,12 @@ def sharegpt_ranking(row: Row) -> Comparison:
 
 def prompt_response(row: Row) -> Comparison:
     """Files that `preflab generate` wrote keep the columns of the prompt's row in `meta`; the line's own come first.
-    `reasoning` is what the model thought before the response.
+    `reasoning` (or `reasoning_content`, `thinking`) is what was thought before the response.
     """
     meta = row.get("meta")
     kept = {name: value for name, value in meta.items() if name not in row} if isinstance(meta, dict) else {}
-    thought = row.get("reasoning")
-    reasoning = (thought,) if isinstance(thought, str) and thought.strip() else ()
-    return Comparison(conversation(row, "prompt"), (text(row, "response"),), meta=kept, reasoning=reasoning)
+    thoughts = [thought for name in REASONING if isinstance(thought := row.get(name), str) and thought.strip()]
+    return Comparison(conversation(row, "prompt"), (text(row, "response"),), meta=kept, reasoning=tuple(thoughts[:1]))
 
 
 def prompt_completion(row: Row) -> Comparison:
