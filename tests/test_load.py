@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM
 
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.adapters import adapter_task, add_lora
-from preflab.model.load import load_model, pick_dtype
+from preflab.model.load import load_model
+from preflab.model.precision import pick_dtype
 from preflab.model.responses import ResponseLogps
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer, pad_apart_from

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from machines import needs_bf16
 from memory_rows import random_rows
 from tiny_models import tiny_model
 from tiny_runs import LORA, history, run, settings
@@ -84,6 +85,8 @@ def test_1_a_reference_that_is_wrong_for_one_response_stops_the_run(
     kind: str, bf16: bool, sft_root: Path, tmp_path: Path, own_cache: Path
 ) -> None:
     """By that response's own measure: what is nothing for the longest is a lot for the shortest."""
+    if bf16:
+        needs_bf16()
     run("dpo", sft_root / "tiny", tmp_path / "first", max_steps=1, eval_data=(), bf16=bf16)
     (file,) = (own_cache / "reference").glob("*.npy")
     chosen = settings("dpo", sft_root / "tiny", tmp_path, eval_data=())
@@ -93,6 +96,52 @@ def test_1_a_reference_that_is_wrong_for_one_response_stops_the_run(
     np.save(file, values)
     with pytest.raises(UserError, match=r"differs from the reference's by"):
         run("dpo", sft_root / "tiny", tmp_path / "second", max_steps=1, eval_data=(), bf16=bf16)
+
+
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["dpo", "kto"])
+def test_1_the_reference_of_another_model_stops_the_run(
+    kind: str, bf16: bool, sft_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that did not know the weights would bring it."""
+    if bf16:
+        needs_bf16()
+    monkeypatch.setattr(reference_recipe, "_key", lambda _, rows, *__: f"same-{len(rows.offsets)}-{id(type(rows))}")
+    run(kind, sft_root / "sft" / "merged_model", tmp_path / "first", max_steps=1, eval_data=(), bf16=bf16)
+    with pytest.raises(UserError, match=r"differs from the reference's by"):
+        run(kind, sft_root / "tiny", tmp_path / "second", max_steps=1, eval_data=(), bf16=bf16)
+
+
+@pytest.mark.parametrize(
+    ("change", "files"),
+    [
+        ({}, 0),
+        ({"beta": 0.3, "learning_rate": 1e-4, "max_steps": 2, "num_train_epochs": 3}, 0),
+        ({"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}, 1),
+        ({"seed": 7}, 1),
+        ({"per_device_eval_batch_size": 9}, 1),
+        ({"per_device_train_batch_size": 2, "per_device_eval_batch_size": 9}, 2),
+    ],
+    ids=["nothing", "what no batch depends on", "another cut", "another order", "other evaluations", "both"],
+)
+def test_1_the_cache_knows_the_batches(
+    change: dict[str, Any], files: int, sft_root: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    """A reference of other batches is rounded otherwise."""
+    run("dpo", sft_root / "tiny", tmp_path / "first", max_steps=1)
+    before = set((own_cache / "reference").glob("*.npy"))
+    run("dpo", sft_root / "tiny", tmp_path / "second", **{"max_steps": 1, **change})
+    assert len(before) == 2
+    assert len(set((own_cache / "reference").glob("*.npy")) - before) == files
+
+
+def test_1_the_cache_knows_kernels_and_precision(
+    sft_root: Path, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, kernels in enumerate(["some", "others"]):
+        monkeypatch.setattr(reference_recipe, "kernels", lambda _, kernels=kernels: kernels)
+        run("dpo", sft_root / "tiny", tmp_path / str(number), max_steps=1, eval_data=())
+    assert len(list((own_cache / "reference").glob("*.npy"))) == 2
 
 
 @pytest.mark.parametrize("others", [0, 1], ids=["the other process has none", "both have it"])
@@ -114,8 +163,7 @@ def test_1_processes_decide_together_whether_there_is_a_cached_reference(
         wait_for_everyone=lambda: None,
     )
     rows = RankedRows(random_rows(20), prefix_batch)
-    chosen = settings("dpo", sft_root / "tiny", tmp_path)
-    reference_recipe.reference_logps(one_of_two, torch.nn.Identity(), rows, chosen, "weights")
+    reference_recipe.reference_logps(one_of_two, torch.nn.Identity(), rows, [np.arange(20)], "weights")
     assert computed == [1] * (1 - others)
 
 

@@ -226,13 +226,13 @@ def test_a_run_does_not_go_on_under_another_plan(
             monkeypatch.setattr(f"preflab.recipes.{module}.{name}", lambda *_, value=value: value)
 
     on(there)
-    cut_off(monkeypatch, "sft", tiny, tmp_path / "run")
+    cut_off(monkeypatch, "sft", tiny, tmp_path / "run", bf16=None)
     on(now)
     if what:
         with pytest.raises(UserError, match=rf"step-00000004: was made under another plan.*{what}"):
-            run("sft", tiny, tmp_path / "run")
+            run("sft", tiny, tmp_path / "run", bf16=None)
     else:
-        run("sft", tiny, tmp_path / "run")
+        run("sft", tiny, tmp_path / "run", bf16=None)
 
 
 @pytest.mark.parametrize(

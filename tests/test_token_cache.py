@@ -16,10 +16,11 @@ import pytest
 import tiny_tokenizers
 
 from preflab.data import cache
-from preflab.data.cache import TokenizedDataset, default_cache_dir, tokenized
+from preflab.data.cache import TokenizedDataset, tokenized
 from preflab.data.templates import apply_named_template
 from preflab.data.tokenize import ChatTemplate, Dropped
 from preflab.records import Comparison, Message, TokenizedComparison, UserError
+from preflab.rundir import default_cache_dir
 
 HELLO = (Message("user", "Hello there"),)
 

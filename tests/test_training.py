@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from machines import needs_bf16
 from safetensors.torch import load_file
 from tiny_runs import HELD_OUT, TRAIN, history, run, settings, steer, weights, write_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -127,9 +128,28 @@ def test_dpo_starts_at_ln_2(tiny: Path, tmp_path: Path) -> None:
         assert history(tmp_path / "run", name)[0] == 0.5, "all ties, and a tie is half"
 
 
-def test_dpo_starts_near_ln_2_in_bfloat16(tiny: Path, tmp_path: Path) -> None:
-    run("dpo", tiny, tmp_path / "run", bf16=True, max_steps=2)
-    assert history(tmp_path / "run", "loss")[0] == pytest.approx(LN_2, abs=2e-2)
+HALVES: dict[str, dict[str, Any]] = {
+    "arithmetic": {"bf16": True},
+    "weights": {"bf16": False, "dtype": "bfloat16"},
+    "LoRA's base": {"bf16": True, "dtype": "bfloat16", "lora": True},
+}
+
+
+@pytest.mark.parametrize("half", HALVES.values(), ids=HALVES)
+@pytest.mark.parametrize("kind", ["dpo", "kto", "ipo"])
+def test_bfloat16_starts_where_policy_and_reference_agree(
+    kind: str, half: dict[str, Any], tiny: Path, tmp_path: Path
+) -> None:
+    """To the last bit: the reference is computed in the batches that training and evaluation use."""
+    needs_bf16()
+    cut = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 3, "max_steps": 2}
+    run(kind, tiny, tmp_path / "run", **half, **cut)
+    found = [history(tmp_path / "run", f"{side}loss")[0] for side in ("", "eval_")]
+    assert found == pytest.approx([{"dpo": LN_2, "kto": 0.5, "ipo": 25.0}[kind]] * 2, abs=1e-6)
+    for side in ("", "eval_"):
+        assert history(tmp_path / "run", f"{side}rewards/accuracies")[0] == 0.5
+        assert history(tmp_path / "run", f"{side}rewards/chosen")[0] == 0
+        assert history(tmp_path / "run", f"{side}logps/chosen_change")[0] == 0
 
 
 def test_label_smoothing_and_sft_weight_reach_the_loss(tiny: Path, tmp_path: Path) -> None:

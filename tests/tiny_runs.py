@@ -34,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "eval_steps": 3,
     "save_steps": 2,
     "report_to": ("none",),
+    "bf16": False,  # by default it depends on the processor, and so would all figures
 }
 # Without dropout, by which a policy differs from itself.
 LORA: dict[str, Any] = {"lora": True, "lora_r": 4, "lora_dropout": 0.0}

@@ -50,6 +50,13 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
 
 
+def default_cache_dir() -> Path:
+    """`$PREFLAB_CACHE`, or `preflab` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    if own := os.environ.get("PREFLAB_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "preflab"
+
+
 def write_json(path: Path, value: object) -> None:
     """Write one JSON value, indented for people; atomic, with the conversions of `to_json`."""
     write_text(path, to_json(value, indent=2) + "\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import zlib
 from array import array
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from preflab.data.tokenize import ChatTemplate, Dropped, OnTooLong
 from preflab.records import Comparison, TokenizedComparison, UserError
+from preflab.rundir import default_cache_dir
 
 # Each part is one file of int32: all ids, row after row, prompt first; then, to find them, a length or number per row
 # (`response_lengths`: per response). `labels` are places in _LABELS.
@@ -155,13 +155,6 @@ def hash_of_sources(folder: Path) -> str:
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-def default_cache_dir() -> Path:
-    """`$PREFLAB_CACHE`, or `preflab` in `$XDG_CACHE_HOME` or `~/.cache`."""
-    if own := os.environ.get("PREFLAB_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "preflab"
 
 
 def _open(folder: Path) -> TokenizedDataset | None:

@@ -10,7 +10,7 @@ from statistics import median
 
 import torch
 
-from preflab.model.load import has_bf16, pick_dtype
+from preflab.model.precision import has_bf16, pick_dtype
 
 GOES = 9
 MOST_TOKENS = 2048  # in a product that is timed: more are no faster

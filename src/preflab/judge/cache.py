@@ -10,10 +10,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from preflab.data.cache import default_cache_dir
 from preflab.judge.parse import Reply
 from preflab.records import UserError
-from preflab.rundir import append_jsonl, fingerprint
+from preflab.rundir import append_jsonl, default_cache_dir, fingerprint
 
 
 class ReplyCache:

@@ -66,20 +66,6 @@ def load_model(
     return _without_dropout(model)
 
 
-def pick_dtype(setting: str, device: torch.device, *, frozen: bool) -> torch.dtype:
-    """The dtype of the weights. `frozen` weights (scoring, generation, LoRA's base) may be bfloat16 where the device is
-    good at it; trained ones stay float32 under "auto", because a small learning rate vanishes in bfloat16's rounding.
-    """
-    if setting != "auto":
-        return getattr(torch, setting)  # type: ignore[no-any-return]
-    return torch.bfloat16 if frozen and has_bf16(device) else torch.float32
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 arithmetic is fast there. CPUs can do it, but most at a hundredth of their float32 speed."""
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
 def _without_dropout(model: PreTrainedModel) -> PreTrainedModel:
     """Switch the base model's dropout off: a preference loss compares two passes of the same weights. LoRA's own
     dropout stays.

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import get_scheduler
 
 from preflab.config import resolved
-from preflab.data.batches import Indices, Plan, plan_evaluation, plan_training
+from preflab.data.batches import Indices, Plan, Step, plan_evaluation, plan_training
 from preflab.recipes.settings import TrainSettings
 from preflab.records import UserError
 from preflab.train.checkpoint import Checkpoints, Progress
@@ -107,6 +107,14 @@ def always(step_fn: StepFn) -> StepFns:
 def evaluation_plan(rows: RankedRows, settings: TrainSettings) -> list[Indices]:
     size, tokens = settings.per_device_eval_batch_size, settings.max_tokens_per_batch
     return plan_evaluation(rows.lengths, batch_size=size, max_tokens=tokens)
+
+
+def first_epoch(accelerator: Accelerator, rows: RankedRows, settings: TrainSettings) -> tuple[Step, ...]:
+    """The optimizer steps in which training meets each row for the first time, the whole epoch of them: what a run that
+    ends within it leaves out too.
+    """
+    whole = settings.model_copy(update={"num_train_epochs": 1.0, "max_steps": -1})
+    return _plan(rows, whole, _passes(settings, accelerator)).steps
 
 
 def _need_held_out_rows(settings: TrainSettings, held_out: RankedRows | None) -> None:

@@ -17,7 +17,8 @@ from preflab.config import dump_settings, shared_values
 from preflab.data.tokenize import ChatTemplate
 from preflab.generate import Prompt
 from preflab.model.adapters import Task, adapter_base
-from preflab.model.load import load_model, pick_dtype
+from preflab.model.load import load_model
+from preflab.model.precision import pick_dtype
 from preflab.model.responses import Model, ResponseRewards
 from preflab.model.snapshots import final_model
 from preflab.recipes.data import template_of

@@ -12,7 +12,8 @@ from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_sources, sample_rows
 from preflab.data.tokenize import ChatTemplate, Dropped
 from preflab.generate import Prompt, Sampling, encode_prompts, generate
-from preflab.model.load import load_model, pick_dtype
+from preflab.model.load import load_model
+from preflab.model.precision import pick_dtype
 from preflab.model.responses import Model
 from preflab.recipes.data import count_by_reason, load_template
 from preflab.recipes.output import alone, beside, explaining_memory, finish_output, open_output, unfinished

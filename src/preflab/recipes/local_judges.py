@@ -10,7 +10,8 @@ from preflab.data.cache import tokenized
 from preflab.data.tokenize import ChatTemplate
 from preflab.judge.local import LocalJudge
 from preflab.judge.questions import read_question
-from preflab.model.load import load_model, pick_dtype
+from preflab.model.load import load_model
+from preflab.model.precision import pick_dtype
 from preflab.model.responses import check_positions
 from preflab.recipes.data import template_of
 from preflab.recipes.judges import LanguageJudge, ScoringJudge, reply_cap

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.adapters import Task, adapter_base, add_lora, merge_adapter
-from preflab.model.load import load_model, pick_dtype
+from preflab.model.load import load_model
+from preflab.model.precision import pick_dtype
 from preflab.model.responses import PROBE, Model, transformers_model
 from preflab.model.save import save_model
 from preflab.model.tokenizers import pad_apart_from, pad_with

@@ -4,7 +4,7 @@ that policy as it was at the start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from preflab.data.cache import TokenizedDataset
 from preflab.data.comparisons import Need
 from preflab.model.responses import ResponseLogps, collator
 from preflab.objectives import OBJECTIVES, sft, weighted
-from preflab.recipes.fit import StepFns, always, fit
+from preflab.recipes.fit import StepFns, always, evaluation_plan, first_epoch, fit
 from preflab.recipes.model import save_trained
 from preflab.recipes.output import alone
 from preflab.recipes.preference_settings import PreferenceSettings
@@ -55,11 +55,9 @@ def train_preferences(settings: PreferenceSettings) -> TrainResult:
     training, held_out = _rows(start, settings, module.share_prefix, on_labels=on_labels)
 
     def on_start(prepared: nn.Module) -> None:
-        for rows in filter(None, (training, held_out)):
-            parts = (rows, rows.mismatched) if isinstance(rows, LabelledRows) else (rows,)
-            for part in parts:
-                part.reference = reference_logps(accelerator, prepared, part, settings, start.fingerprint)
-                check_reference(accelerator, prepared, part, settings)
+        for rows, batches in _first_batches(accelerator, training, held_out, settings):
+            rows.reference = reference_logps(accelerator, prepared, rows, batches, start.fingerprint)
+            check_reference(accelerator, prepared, rows, batches)
 
     trained = fit(
         accelerator,
@@ -96,6 +94,28 @@ def _rows(
         kind = "wanted" if True in kinds else "unwanted"
         announce(start.accelerator, f"warning: all {len(training.wanted):,} responses to train on are {kind}")
     return training, make(held_out) if held_out else None
+
+
+def _first_batches(
+    accelerator: Accelerator, training: RankedRows, held_out: RankedRows | None, settings: PreferenceSettings
+) -> Iterator[tuple[RankedRows, list[Indices]]]:
+    """All rows of which a reference is needed, with the batches in which the policy meets each of them first."""
+    steps = first_epoch(accelerator, training, settings)
+    yield training, [batch for step in steps for batch in step.micro_batches]
+    if isinstance(training, LabelledRows):
+        others = training.mismatched
+        yield others, [batch for step in steps for batch in _kl_batches(others, step.rows, settings)]
+    if held_out:
+        yield held_out, evaluation_plan(held_out, settings)
+    if isinstance(held_out, LabelledRows):
+        others = held_out.mismatched
+        yield others, _kl_batches(others, np.arange(len(others.dataset)), settings)
+
+
+def _kl_batches(others: RankedRows, indices: Indices, settings: PreferenceSettings) -> list[Indices]:
+    """The batches of the mismatched rows that a step's KL is of."""
+    size, tokens = settings.per_device_eval_batch_size, settings.max_tokens_per_batch
+    return [indices[part] for part in plan_evaluation(others.lengths[indices], batch_size=size, max_tokens=tokens)]
 
 
 def _need_other_rows(settings: PreferenceSettings) -> None:
@@ -145,9 +165,7 @@ def _label_steps(accelerator: Accelerator, settings: PreferenceSettings) -> Step
         assert isinstance(rows, LabelledRows)
         others = rows.mismatched
         assert others.reference is not None
-        size, tokens = settings.per_device_eval_batch_size, settings.max_tokens_per_batch
-        plan = [indices[part] for part in plan_evaluation(others.lengths[indices], batch_size=size, max_tokens=tokens)]
-        policy = response_values(accelerator, module, others, plan)[indices]
+        policy = response_values(accelerator, module, others, _kl_batches(others, indices, settings))[indices]
         kl = max(0.0, float(np.mean(policy - others.reference[indices])))
         return partial(label_step, objective=objective, kl=torch.tensor(kl, device=accelerator.device))
 

@@ -98,6 +98,7 @@ def _train(folder: Path, seed: int, *, overwrite: bool) -> dict[str, TrainResult
         "save_strategy": "no",
         "report_to": ("none",),
         "dtype": "float32",
+        "bf16": False,  # the same figures on every processor
     }
     preferences = f"sandbox:preferences?rows={PREFERENCES}&seed={seed}"
     base = train_sft(

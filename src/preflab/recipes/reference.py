@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,24 +13,26 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 
-from preflab.data.cache import default_cache_dir
-from preflab.recipes.fit import evaluation_plan
-from preflab.recipes.settings import TrainSettings
+from preflab.data.batches import Indices
+from preflab.model.precision import kernels
 from preflab.records import UserError
+from preflab.rundir import default_cache_dir
 from preflab.terminal import progress_bar
-from preflab.train.loop import response_values
+from preflab.train.loop import precision_in_use, response_values
 from preflab.train.rows import RankedRows
 
 
 def reference_logps(
-    accelerator: Accelerator, policy: nn.Module, rows: RankedRows, settings: TrainSettings, weights: str
+    accelerator: Accelerator, policy: nn.Module, rows: RankedRows, batches: Sequence[Indices], weights: str
 ) -> NDArray[np.float64]:
     """[R] log-probabilities under the policy as it starts; from the cache where the same weights met the same rows
-    before.
+    before, in the same batches, precision and kernels.
+
+    `batches` are those in which the policy will meet the rows first: what is computed together is rounded together, so
+    before the first step policy and reference agree to the last bit, in bfloat16 too, where other batches move a sum of
+    log-probabilities by tenths of a nat.
     """
-    identity = f"{weights} {rows.fingerprint} {accelerator.mixed_precision} {accelerator.device.type}"
-    key = hashlib.sha256(identity.encode()).hexdigest()[:32]
-    path = default_cache_dir() / "reference" / f"{key}.npy"
+    path = default_cache_dir() / "reference" / f"{_key(accelerator, rows, batches, weights)}.npy"
     cached = _read_cache(path, int(rows.offsets[-1]))
     # All processes go the same way: one that computes alone would wait for the others for ever.
     found = accelerator.reduce(torch.tensor(float(cached is not None), device=accelerator.device), reduction="sum")
@@ -37,8 +40,7 @@ def reference_logps(
         return cached
     with progress_bar(disable=not accelerator.is_main_process) as bar:
         task = bar.add_task("reference", total=len(rows.dataset), shown="")
-        plan = evaluation_plan(rows, settings)
-        values = response_values(accelerator, policy, rows, plan, advance=lambda count: bar.advance(task, count))
+        values = response_values(accelerator, policy, rows, batches, advance=lambda count: bar.advance(task, count))
     if accelerator.is_main_process:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(f".{os.getpid()}.tmp.npy")
@@ -48,18 +50,18 @@ def reference_logps(
     return values
 
 
-def check_reference(accelerator: Accelerator, policy: nn.Module, rows: RankedRows, settings: TrainSettings) -> None:
+def check_reference(accelerator: Accelerator, policy: nn.Module, rows: RankedRows, batches: Sequence[Indices]) -> None:
     """Refuse to train where policy and reference differ before the first step: the loss would not start at ln 2.
 
     A wrong cache, or weights that are not those the reference was computed with, are silent otherwise. Looks at the
     batches with the longest and the shortest rows, at each response by its own measure.
     """
-    half = accelerator.mixed_precision != "no" or next(policy.parameters()).dtype != torch.float32
+    half = precision_in_use(accelerator, policy) != "float32"
     relative, absolute = (2e-2, 1e-1) if half else (1e-4, 1e-3)
-    plan = evaluation_plan(rows, settings)
     training = policy.training
     policy.eval()  # as the reference was computed
-    for indices in (plan[0], plan[-1]):
+    for row in (rows.lengths.argmax(), rows.lengths.argmin()):
+        indices = next(batch for batch in batches if row in batch)
         batch, known = rows.batch(indices)
         reference = known.reference
         assert reference is not None
@@ -75,6 +77,17 @@ def check_reference(accelerator: Accelerator, policy: nn.Module, rows: RankedRow
                 f"training starts from; if the cache is damaged, remove {default_cache_dir() / 'reference'}"
             )
     policy.train(training)
+
+
+def _key(accelerator: Accelerator, rows: RankedRows, batches: Sequence[Indices], weights: str) -> str:
+    """Changes with all that the values depend on, to the last bit."""
+    device = accelerator.device
+    threads = torch.get_num_threads() if device.type == "cpu" else 0
+    digest = hashlib.sha256(f"{weights} {rows.fingerprint} {accelerator.mixed_precision}".encode())
+    digest.update(f" {kernels(device)} {threads}".encode())
+    for batch in batches:
+        digest.update(b" " + batch.tobytes())
+    return digest.hexdigest()[:32]
 
 
 def _read_cache(path: Path, count: int) -> NDArray[np.float64] | None:

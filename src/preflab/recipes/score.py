@@ -23,7 +23,8 @@ from preflab.data.fields import excerpt
 from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.tokenize import ChatTemplate, Dropped
 from preflab.figures.study_figures import draw_pairs
-from preflab.model.load import load_model, pick_dtype
+from preflab.model.load import load_model
+from preflab.model.precision import pick_dtype
 from preflab.model.responses import Model, ResponseRewards, check_positions, collator
 from preflab.recipes.data import count_by_reason, template_of
 from preflab.recipes.output import alone, beside, explaining_memory, finish_output, open_output

@@ -17,7 +17,7 @@ from torch import nn
 
 from preflab.config import dump_settings
 from preflab.figures.curves import draw_curves
-from preflab.model.load import has_bf16
+from preflab.model.precision import check_bf16, has_bf16
 from preflab.model.responses import transformers_model
 from preflab.recipes.push import check_push, push
 from preflab.recipes.settings import NOT_IN_RESULT, TrainSettings
@@ -46,7 +46,11 @@ def start_accelerator(settings: TrainSettings) -> Accelerator:
     if settings.push_to_hub:
         check_push(settings.push_to_hub)
     trackers = [name for name in settings.report_to if name != "none"]
-    bf16 = has_bf16(join_processes().device) if settings.bf16 is None else settings.bf16
+    state = join_processes()
+    if settings.bf16:
+        check_bf16(state.device)
+    with state.main_process_first():  # whose measurement is everybody's
+        bf16 = has_bf16(state.device) if settings.bf16 is None else settings.bf16
     try:
         accelerator = make_accelerator(bf16=bf16, log_with=trackers or None, project_dir=str(settings.output_dir))
     except ValueError as error:
