@@ -71,7 +71,7 @@ def test_1_a_wrong_reference_stops_the_run(side: int, sft_root: Path, tmp_path: 
     run("dpo", sft_root / "tiny", tmp_path / "first", max_steps=1)
     files = sorted((own_cache / "reference").glob("*.npy"), key=lambda path: -path.stat().st_size)
     assert [len(np.load(path)) for path in files] == [40, 18]
-    np.save(files[side], np.load(files[side]) + 0.5)
+    reference_recipe._write_cache(files[side], np.load(files[side]) + 0.5)
     with pytest.raises(
         UserError, match=r"differs from the reference's by 0\.5 .*would not start at ln 2.*remove .*reference"
     ):
@@ -93,7 +93,7 @@ def test_1_a_reference_that_is_wrong_for_one_response_stops_the_run(
     rows = RankedRows(load_splits(chosen, load_template(chosen), need="rankings", seed=0).training, prefix_batch)
     values, index = np.load(file), rows.lengths.argmin() if kind == "shortest" else rows.lengths.argmax()
     values[rows.offsets[index]] *= 1.04
-    np.save(file, values)
+    reference_recipe._write_cache(file, values)
     with pytest.raises(UserError, match=r"differs from the reference's by"):
         run("dpo", sft_root / "tiny", tmp_path / "second", max_steps=1, eval_data=(), bf16=bf16)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from preflab.records import UserError
-from preflab.rundir import digest_file, read_json, write_json
+from preflab.rundir import digest_file, read_json, stage_state, write_json
 from preflab.terminal import say
 
 CHECKSUMS = "checksums.json"
@@ -57,9 +57,9 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """File -> SHA-256, of all files in a folder and its folders; several are read at once."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+def digests(folder: Path, only: Iterable[Path] | None = None) -> dict[str, str]:
+    """File -> SHA-256, of these files, or of all in a folder and its folders; several are read at once."""
+    files = sorted(only or (path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS))
     with ThreadPoolExecutor(4) as readers:
         found = list(readers.map(digest_file, files))
     return {path.relative_to(folder).as_posix(): digest for path, digest in zip(files, found, strict=True)}
@@ -78,8 +78,8 @@ def check_files(folder: Path, expected: Mapping[str, str]) -> None:
 
 
 def check_model(folder: Path) -> None:
-    """Refuse a folder that preflab wrote and whose weights or tokenizer are not as they were; one without checksums is
-    somebody else's. Smaller files may be changed by hand, which is said, but never hold zeroed blocks.
+    """Refuse a folder that preflab wrote and whose weights are not as they were; one without checksums is somebody
+    else's. Smaller files may be changed by hand, which is said, but never hold zeroed blocks.
 
     Each file is read once in a process, as long as neither its size nor its time changes.
     """
@@ -89,18 +89,51 @@ def check_model(folder: Path) -> None:
     advice = f"make the model again; or, if it was changed on purpose, remove {path}"
     expected = read_json(path)
     if not isinstance(expected, dict) or not all(isinstance(value, str) for value in expected.values()):
-        raise UserError(f"{path}: not a table of files and their SHA-256; remove it, or make the model again")
+        raise DamagedError(f"{path}: not a table of files and their SHA-256; remove it, or make the model again")
     heavy = {name: digest for name, digest in expected.items() if _is_heavy(name)}
     try:
         check_files(folder, heavy)
         for name in expected.keys() - heavy.keys():
             _check_small(folder / name, expected[name])
     except DamagedError as error:
-        raise UserError(f"{error}; {advice}") from None
+        raise DamagedError(f"{error}; {advice}") from None
+
+
+@contextlib.contextmanager
+def sealed_rows(path: Path, manifest: Path) -> Iterator[None]:
+    """Keep the SHA-256 of the file of rows that is written meanwhile in the manifest beside it.
+
+    Whoever is killed in between leaves a manifest that says nothing of the file, never one that contradicts it.
+    """
+    head = {name: value for name, value in read_json(manifest).items() if name != "sha256"}
+    write_json(manifest, head)
+    yield
+    write_json(manifest, {**head, "sha256": digest_file(path)})
+
+
+def check_rows(path: Path, manifest: Path) -> None:
+    """Refuse a finished file of rows that is not as its manifest has it; one without a manifest is somebody else's."""
+    found = read_json(manifest) if manifest.is_file() else {}
+    expected = found.get("sha256") if isinstance(found, dict) else None
+    if expected is not None and digest_file(path) != expected:
+        raise DamagedError(
+            f"{path}: is not as it was written (its SHA-256 is another one than in {manifest.name}), so it is damaged "
+            f"or was changed by hand; make it again with --overwrite or, if it was changed on purpose, remove "
+            f"{manifest.name}"
+        )
+
+
+def check_stage(folder: Path) -> None:
+    """Raise DamagedError where what a finished stage has left, models and rows, is not as it was written."""
+    stage = stage_state(folder)
+    if stage and stage.status == "done" and stage.files:
+        check_files(folder, stage.files)
+    for checksums in sorted(folder.glob(f"*/{CHECKSUMS}")):
+        check_model(checksums.parent)
 
 
 def _is_heavy(name: str) -> bool:
-    return name.endswith((".safetensors", ".bin", ".model", "tokenizer.json", "index.json"))
+    return name.endswith((".safetensors", ".bin", ".model"))
 
 
 def _check_small(path: Path, expected: str) -> None:

@@ -222,7 +222,7 @@ def write_manifest(
     if not is_main_process():
         return
     path = directory / name
-    earlier = read_json(path)["started"] if path.exists() else []
+    earlier = _started(path) if path.exists() else []
     entries = {
         "command": command,
         "started": [*earlier, utc_now()],
@@ -235,6 +235,16 @@ def write_manifest(
         "git": _git_state(),
     }
     write_json(path, redact(json.loads(to_json(entries))))
+
+
+def _started(manifest: Path) -> list[object]:
+    """When the run was started before, by its manifest."""
+    found = read_json(manifest)
+    if not isinstance(found, dict) or not isinstance(started := found.get("started"), list):
+        raise UserError(
+            f"{manifest}: not a manifest of preflab's (`started` is missing); remove it, or overwrite the run"
+        )
+    return started
 
 
 def utc_now() -> str:
@@ -271,13 +281,16 @@ def _git_state() -> dict[str, object] | None:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What `stage.json` says of a stage's folder. `clearing` means that a discarded run is still being removed."""
+    """What `stage.json` says of a stage's folder. `clearing` means that a discarded run is still being removed;
+    `files` are the SHA-256 of what a finished one has left.
+    """
 
     status: Literal["clearing", "running", "done"]
     inputs: Mapping[str, Any]
     fingerprint: str
     started: str
     finished: str | None = None
+    files: Mapping[str, str] | None = None
 
 
 LOCK = "stage.lock"
@@ -295,10 +308,18 @@ def stage_state(directory: Path) -> Stage | None:
     path = directory / "stage.json"
     if not path.exists():
         return None
-    try:
-        return Stage(**read_json(path))
-    except TypeError:
-        raise UserError(f"{path}: not a stage file that this version wrote; remove the folder to start again") from None
+    found = read_json(path)
+    with contextlib.suppress(TypeError):  # other keys, or none
+        stage = Stage(**found)
+        if _is_stage(stage):
+            return stage
+    raise UserError(f"{path}: not a stage file that this version wrote; remove the folder to start again")
+
+
+def _is_stage(stage: Stage) -> bool:
+    texts = all(isinstance(value, str) for value in (stage.fingerprint, stage.started, stage.finished or ""))
+    maps = isinstance(stage.inputs, dict) and isinstance(stage.files or {}, dict)
+    return stage.status in ("clearing", "running", "done") and texts and maps
 
 
 def open_stage(directory: Path, inputs: Mapping[str, object], *, overwrite: bool) -> Literal["new", "resume", "done"]:
@@ -344,11 +365,14 @@ def refuse_link(directory: Path) -> None:
         )
 
 
-def finish_stage(directory: Path) -> None:
-    """Mark the stage as done: from now on the same command has nothing to do. Only the main process writes."""
+def finish_stage(directory: Path, files: Mapping[str, str] | None = None) -> None:
+    """Mark the stage as done: from now on the same command has nothing to do. Only the main process writes.
+
+    `files` are those by which damage is noticed later, with their SHA-256.
+    """
     stage = stage_state(directory)
     assert stage is not None, f"{directory} was not opened with open_stage"
-    _write_stage(directory, dataclasses.replace(stage, status="done", finished=utc_now()))
+    _write_stage(directory, dataclasses.replace(stage, status="done", finished=utc_now(), files=files))
 
 
 def _write_stage(directory: Path, stage: Stage) -> None:

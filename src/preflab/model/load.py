@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
+from preflab.durable import check_model
 from preflab.model.adapters import TASK_TYPES, Task, adapter_base, adapter_config, brings_head, trained_in_float32
 from preflab.model.files import gguf, loading, where
 from preflab.model.responses import Model
@@ -29,6 +31,7 @@ def load_model(
     """
     if final := final_model(name):
         return put_weights(load_model(final, task, dtype=dtype, trust_remote_code=trust_remote_code), name)
+    check_model(Path(name))
     if base := adapter_base(name):
         adapted_task = adapter_config(name).get("task_type")
         if adapted_task == TASK_TYPES[task].value:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from preflab.durable import whole_folder
 from preflab.model.files import quiet
 from preflab.model.responses import Model, usual_attention
 from preflab.model.tokenizers import check_stated
@@ -24,7 +24,7 @@ def save_model(
     weights: dict[str, torch.Tensor] | None = None,
 ) -> Path:
     """Write a model (or its adapter) and its tokenizer in Hugging Face's format. The folder appears whole or not at
-    all.
+    all, with the SHA-256 of its files.
 
     `stop_ids` become what generation stops at; `weights` stand in for the model's own where those are sharded.
     """
@@ -32,17 +32,12 @@ def save_model(
     if stop_ids and inner.can_generate():
         inner.generation_config.eos_token_id = list(stop_ids)
         inner.generation_config.pad_token_id = tokenizer.pad_token_id
-    unfinished = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    with quiet():
+    with whole_folder(folder) as unfinished, quiet():
         if isinstance(model, PeftModel):
             # A row that was added for the padding token is never read, and the base model does not have it.
             model.save_pretrained(str(unfinished), state_dict=weights, save_embedding_layers=False)
         else:
             inner.save_pretrained(str(unfinished), state_dict=weights)
-    tokenizer.save_pretrained(unfinished)
-    check_stated(tokenizer, unfinished)
-    if folder.exists():
-        shutil.rmtree(folder)
-    unfinished.rename(folder)
+        tokenizer.save_pretrained(unfinished)
+        check_stated(tokenizer, unfinished)
     return folder

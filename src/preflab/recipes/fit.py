@@ -240,15 +240,34 @@ def _evaluator(
     def evaluate(step: int) -> dict[str, float]:
         with journal.side_task("evaluation", len(rows.dataset)) as advance:
             values = response_values(accelerator, module, rows, evaluation_plan(rows, settings), advance=advance)
-        if on_evaluation:
-            on_evaluation(step, values)
         step_fn = step_fns(module, rows, np.arange(len(rows.dataset)))
         precision = precision_in_use(accelerator, module)
         every = Responses(torch.from_numpy(values), rows.token_counts, rows.widths, rows.known, precision)
         totals = step_fn(every).totals
-        return {f"eval_{name}": value for name, value in means(totals).items()}
+        found = {f"eval_{name}": value for name, value in means(totals).items()}
+        _stop_unless_finite(found["eval_loss"], values, rows, step)
+        if on_evaluation:
+            on_evaluation(step, values)
+        return found
 
     return evaluate
+
+
+def _stop_unless_finite(loss: float, values: NDArray[np.float64], rows: RankedRows, step: int) -> None:
+    """A model whose held-out loss is no number is of no use, and an earlier evaluation does not speak for it."""
+    if math.isfinite(loss) and np.isfinite(values).all():
+        return
+    strange = np.unique(np.searchsorted(rows.offsets, np.flatnonzero(~np.isfinite(values)), side="right") - 1)
+    numbers = ", ".join(str(rows.dataset.rows[index]) for index in strange[:8]) + ("…" if len(strange) > 8 else "")
+    where = (
+        f"the model gives no finite number for the responses of held-out row {numbers}"
+        if len(strange)
+        else ("the model's own values are finite, so it is the objective's loss that overflows")
+    )
+    raise NotFiniteError(
+        f"step {step}: the loss of the evaluation is {loss}; {where}. A lower learning_rate, or bfloat16 or float32 "
+        "instead of float16, is what usually helps"
+    )
 
 
 def _more_is_better(settings: TrainSettings) -> bool:

@@ -27,7 +27,7 @@ from preflab.judge.endpoint import split_source
 from preflab.judge.estimate import PRICES, PRICES_FROM, Cost, estimate_cost
 from preflab.recipes.judges import HumanJudge, Job, LanguageJudge, Maker, gold_judge, openai_judge, reply_cap
 from preflab.recipes.judging_settings import AskingSettings, JudgeSettings, JudgingSettings, narrowed
-from preflab.recipes.output import alone_with, beside, open_output, unfinished
+from preflab.recipes.output import alone_with, beside, open_output, sealed, unfinished
 from preflab.recipes.players import model_of, short_name
 from preflab.records import Message, Pair, UserError
 from preflab.rundir import fingerprint, read_json, utc_now
@@ -165,7 +165,8 @@ def judge_pairs_with(
             "finished": utc_now(),
         }
         by_id = {pair.sample_id: pair for pair in pairs}
-        write_verdicts(output, judgements, metadata=metadata, opponent_word=opponent_word, pairs=by_id)
+        with sealed(output):
+            write_verdicts(output, judgements, metadata=metadata, opponent_word=opponent_word, pairs=by_id)
         journal.unlink(missing_ok=True)
         return read_verdicts(output)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +54,5 @@ def merge_adapter(settings: MergeSettings) -> MergeResult:
             pad_apart_from(stop_ids, tokenizer, merged)
         else:  # the adapter was trained with it
             pad_with(tokenizer.pad_token_id, tokenizer, merged)
-    unfinished = folder.with_name(f".{folder.name}.tmp")  # the folder appears whole or not at all
-    shutil.rmtree(unfinished, ignore_errors=True)
-    save_model(merged, tokenizer, unfinished, stop_ids=stop_ids)
-    shutil.rmtree(folder, ignore_errors=True)  # empty, as was seen above
-    return MergeResult(unfinished.rename(folder), difference)
+    save_model(merged, tokenizer, folder, stop_ids=stop_ids)
+    return MergeResult(folder, difference)

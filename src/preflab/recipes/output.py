@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 from filelock import FileLock, Timeout
 
 from preflab.config import Settings, resolved
+from preflab.durable import check_rows, sealed_rows
 from preflab.records import UserError
 from preflab.redaction import redact
 from preflab.rundir import differences, read_json, write_jsonl, write_manifest
@@ -63,7 +64,7 @@ def open_output(
         raise UserError(f"{output}: there is a file already that `{command}` did not make; choose another one")
     state: Literal["new", "resume", "done"] = "new"
     if manifest.exists() and not overwrite and (output.exists() or unfinished(output).exists()):
-        earlier = read_json(manifest)
+        earlier = _read_manifest(manifest)
         there = {"settings": _relevant(earlier["settings"]), "data": earlier["data"]}
         now = {"settings": _relevant(resolved(settings)), "data": redact(dict(fingerprints))}
         if found := differences(there, now):
@@ -73,6 +74,8 @@ def open_output(
                 "overwrite it"
             )
         state = "done" if output.exists() else "resume"
+    if state == "done":
+        check_rows(output, manifest)
     if state == "new":
         for path in (output, unfinished(output), beside(output, "summary.json"), manifest):
             path.unlink(missing_ok=True)
@@ -142,8 +145,14 @@ def _remove_unused(lock: Path, folders: Sequence[Path]) -> None:
 
 def finish_output(output: Path, rows: Iterable[object]) -> None:
     """Write the file under its own name, whole, and remove the unfinished one."""
-    write_jsonl(output, rows)
+    with sealed(output):
+        write_jsonl(output, rows)
     unfinished(output).unlink(missing_ok=True)
+
+
+def sealed(output: Path) -> AbstractContextManager[None]:
+    """While the file is written: its manifest gets the SHA-256 by which damage to it is noticed."""
+    return sealed_rows(output, beside(output, "manifest.json"))
 
 
 @contextmanager
@@ -158,6 +167,15 @@ def explaining_memory(batch_size: int, setting: str = "batch_size") -> Iterator[
         raise UserError(
             f"out of memory; run the same command with a {setting} below {batch_size}. What is finished is kept"
         ) from error
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = read_json(path)
+    parts = [manifest.get(name) for name in ("settings", "data")] if isinstance(manifest, dict) else []
+    if not parts or not all(isinstance(part, dict) for part in parts):
+        raise UserError(f"{path}: not a manifest of preflab's (`settings` and `data` are missing); overwrite that file")
+    found: dict[str, Any] = manifest
+    return found
 
 
 def _relevant(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from preflab.data.batches import Indices
+from preflab.durable import sync
 from preflab.model.precision import kernels
 from preflab.records import UserError
 from preflab.rundir import default_cache_dir
-from preflab.terminal import progress_bar
+from preflab.terminal import progress_bar, say
 from preflab.train.loop import precision_in_use, response_values
 from preflab.train.rows import RankedRows
 
@@ -42,10 +44,7 @@ def reference_logps(
         task = bar.add_task("reference", total=len(rows.dataset), shown="")
         values = response_values(accelerator, policy, rows, batches, advance=lambda count: bar.advance(task, count))
     if accelerator.is_main_process:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}.tmp.npy")
-        np.save(unfinished, values)
-        unfinished.replace(path)
+        _write_cache(path, values)
     accelerator.wait_for_everyone()
     return values
 
@@ -90,9 +89,25 @@ def _key(accelerator: Accelerator, rows: RankedRows, batches: Sequence[Indices],
     return digest.hexdigest()[:32]
 
 
+def _write_cache(path: Path, values: NDArray[np.float64]) -> None:
+    """An array as NumPy writes it, and the SHA-256 of that behind it; on disk before it has its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(f".{os.getpid()}.tmp")
+    array = BytesIO()
+    np.save(array, values)
+    unfinished.write_bytes(array.getvalue() + hashlib.sha256(array.getvalue()).digest())
+    sync(unfinished)
+    unfinished.replace(path)
+
+
 def _read_cache(path: Path, count: int) -> NDArray[np.float64] | None:
     try:
-        values = np.load(path)
-    except (OSError, ValueError, EOFError):
-        return None  # not there, or damaged: it is computed again
+        content = path.read_bytes()
+    except OSError:
+        return None
+    array, digest = content[:-32], content[-32:]
+    if hashlib.sha256(array).digest() != digest:
+        say(f"{path}: is not as it was written, so it is damaged; the reference is computed again")
+        return None
+    values: NDArray[np.float64] = np.load(BytesIO(array), allow_pickle=False)
     return values if values.shape == (count,) and np.isfinite(values).all() else None

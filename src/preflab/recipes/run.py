@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preflab.config import resolved
+from preflab.durable import check_rows, check_stage
 from preflab.experiments.inputs import KnownFiles, Standing, State, inputs_of, made_by, several, standing
 from preflab.experiments.plan import Plan, PlannedStage, read_plan
-from preflab.recipes.output import alone_with
+from preflab.recipes.output import alone_with, beside
 from preflab.recipes.settings import RunSettings
 from preflab.recipes.stages import STAGES
 from preflab.records import DisagreementError, UserError
@@ -127,7 +128,7 @@ def _run(plan: Plan, settings: RunSettings) -> RunResult:
                 progress.note(stage, "failed", reason=f"{'; '.join(found.lines)}; --overwrite makes it anew")
                 continue
             # A training whose model is gone would call itself finished; a study gathers again what it has.
-            if found.state == "changed" or (settings.overwrite and found.state == "gone" and not _is_study(stage)):
+            if found.state == "changed" or (settings.overwrite and not _is_study(stage) and _is_harmed(stage, found)):
                 _discard(stage.folder)
             ledger.begin(stage, found.state)
             _run_stage(stage, progress, ledger)
@@ -137,6 +138,19 @@ def _run(plan: Plan, settings: RunSettings) -> RunResult:
 
 def _is_study(stage: PlannedStage) -> bool:
     return bool(STAGES[stage.command].proof)
+
+
+def _is_harmed(stage: PlannedStage, found: Standing) -> bool:
+    """Whether what a stage has made is gone, or is not as it was made, while the stage's folder calls it finished."""
+    if found.state == "unfinished" and stage.folder.exists():
+        product = stage.folder / STAGES[stage.command].product(stage.settings)
+        try:
+            check_stage(stage.folder)
+            if product.is_file():
+                check_rows(product, beside(product, "manifest.json"))
+        except UserError:
+            return True
+    return found.state == "gone"
 
 
 def _report(plan: Plan, progress: _Progress) -> RunResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from peft import PeftModel
 from torch import nn
 
 from preflab.config import dump_settings
+from preflab.durable import CHECKSUMS, DamagedError, check_stage, digests
 from preflab.figures.curves import draw_curves
 from preflab.model.precision import check_bf16, has_bf16
 from preflab.model.responses import transformers_model
-from preflab.recipes.push import check_push, push
+from preflab.recipes.push import PUSHED, check_push, push
 from preflab.recipes.settings import NOT_IN_RESULT, TrainSettings
 from preflab.records import UserError
 from preflab.rundir import finish_stage, open_stage, read_json, write_json, write_manifest
@@ -109,9 +111,9 @@ def finish_training(accelerator: Accelerator, settings: TrainSettings, model: Pa
         write_json(folder / "training_history.json", rows)
         draw_curves(rows, folder / "training_curves.png")
         known = ((name, value) for row in rows if row["step"] <= step for name, value in row.items())
-        last = {name: value for name, value in known if value is not None}  # null: a mean of nothing
+        last = {name: value for name, value in known if value is not None or name.startswith("eval_")}
         write_json(folder / "result.json", {"model": str(model.relative_to(folder)), "step": step, "metrics": last})
-        finish_stage(folder)
+        finish_stage(folder, digests(folder, _files_of_result(folder)))
     accelerator.wait_for_everyone()
     return finished_result(accelerator, settings)
 
@@ -119,15 +121,42 @@ def finish_training(accelerator: Accelerator, settings: TrainSettings, model: Pa
 def finished_result(accelerator: Accelerator, settings: TrainSettings) -> TrainResult:
     """What a finished stage left; pushed now, if it is to be and has not been yet."""
     folder = settings.output_dir
-    result = read_json(folder / "result.json")
-    model, metrics = folder / result["model"], result["metrics"]
+    model, metrics = _read_result(folder)
     if not any(model.glob("*.safetensors*")):
         raise UserError(
             f"{folder}: the run is finished, but its model is gone from {model}; --overwrite trains it anew"
         )
+    if accelerator.is_main_process:
+        try:
+            check_stage(folder)
+        except DamagedError as error:
+            raise UserError(f"{error}; --overwrite trains the run anew") from None
     if settings.push_to_hub and accelerator.is_main_process:
         push(folder, model, metrics, settings.push_to_hub)
     return TrainResult(folder, model, metrics)
+
+
+def _files_of_result(folder: Path) -> list[Path]:
+    """What a finished training leaves, besides pictures and checkpoints; a model's folder is known by its checksums."""
+    rows = [path for kind in ("*.json", "*.jsonl") for path in folder.glob(kind)]
+    kept = [path for path in rows if path.name not in ("stage.json", "manifest.json", PUSHED)]
+    return [*kept, *folder.glob(f"*/{CHECKSUMS}")]
+
+
+def _read_result(folder: Path) -> tuple[Path, dict[str, float]]:
+    """The model that a finished run has left, and its last metrics (NaN where JSON has null)."""
+    path = folder / "result.json"
+    result = read_json(path)
+    parts = [result.get(name) for name in ("model", "metrics")] if isinstance(result, dict) else []
+    if not parts or not isinstance(parts[0], str) or not isinstance(parts[1], dict):
+        raise UserError(
+            f"{path}: does not say which `model` and `metrics` the run ended with, so it is not as preflab wrote it; "
+            "--overwrite trains it anew"
+        )
+    metrics = {name: math.nan if value is None else value for name, value in parts[1].items()}
+    if strange := [name for name, value in metrics.items() if not isinstance(value, (int, float))]:
+        raise UserError(f"{path}: {strange[0]} is no number; --overwrite trains the run anew")
+    return folder / parts[0], metrics
 
 
 def announce(accelerator: Accelerator, text: str) -> None:
