@@ -18,6 +18,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from preflab.data.tokenize import ChatTemplate, Dropped
 from preflab.model.responses import Model, check_positions, position_limit, usual_attention
+from preflab.model.tokenizers import check_ids
 from preflab.records import Comparison, Completion, Message, RowError, UserError
 
 
@@ -95,7 +96,7 @@ def generate(
     """
     if num_return_sequences > 1 and not sampling.temperature:
         raise UserError(f"{num_return_sequences} responses per prompt would all be the same at temperature 0; raise it")
-    _check_positions(model, prompts, sampling.max_new_tokens)
+    _check_prompts(model, template, prompts, sampling.max_new_tokens)
     longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompts[index].ids))
     wanted = iter([(prompts[index], sample) for index in longest_first for sample in range(num_return_sequences)])
     while batch := list(islice(wanted, batch_size)):
@@ -235,7 +236,10 @@ def _random_numbers(sampling: Sampling, row: int, sample: int) -> np.ndarray[Any
     return np.random.default_rng((sampling.seed, row, sample)).random(sampling.max_new_tokens)
 
 
-def _check_positions(model: Model, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+def _check_prompts(model: Model, template: ChatTemplate, prompts: Sequence[Prompt], max_new_tokens: int) -> None:
+    check_ids(model, max(template.terminator_id, 0), "the end of a response")
+    for prompt in prompts:
+        check_ids(model, max(prompt.ids, default=0), f"row {prompt.row}")
     longest = max((len(prompt.ids) for prompt in prompts), default=0)
     room = (position_limit(model) or 0) - longest
     advice = f"set max_new_tokens to {room} or less, or " if room > 0 else ""

@@ -76,6 +76,15 @@ class TokenizedDataset:
         responses = np.maximum.reduceat(self.response_lengths, self.response_offsets[:-1]) if len(self) else 0
         return int(np.max(self.prompt_lengths + responses, initial=0))
 
+    def beyond(self, ids: int) -> tuple[int, int] | None:
+        """The number of the first row with an id of `ids` or more, and that id; None where all are below."""
+        for start in range(0, len(self._tokens), _FLUSH_AT):
+            places = np.flatnonzero(self._tokens[start : start + _FLUSH_AT] >= ids)
+            if len(places):
+                place = start + int(places[0])
+                return int(self.rows[np.searchsorted(self._starts, place, side="right") - 1]), int(self._tokens[place])
+        return None
+
     def __getitem__(self, index: int) -> TokenizedComparison:
         if not 0 <= index < len(self):
             raise IndexError(f"row index {index} outside 0 to {len(self) - 1}")

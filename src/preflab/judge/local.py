@@ -14,6 +14,7 @@ from preflab.data.tokenize import ChatTemplate
 from preflab.generate import Sampling, generate_ids
 from preflab.judge.parse import Failure, Reply, UnusableReplyError
 from preflab.model.responses import Model, ResponseLogps, collator, position_limit
+from preflab.model.tokenizers import check_ids
 from preflab.records import Message, RowError, TokenizedComparison
 
 
@@ -76,6 +77,7 @@ class LocalJudge:
 
     def _encode(self, prompt: str) -> list[int]:
         ids = self.template.prompt_ids([Message("user", prompt)])
+        check_ids(self.model, max(ids, default=0), "the judge's prompt")
         most = (position_limit(self.model) or math.inf) - (0 if self.first_token else self.max_tokens)
         if len(ids) > most:
             raise RowError("too long", f"the judge's prompt has {len(ids)} tokens, and {most} is the most it can have")

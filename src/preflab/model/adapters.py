@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model, load_peft_weights
+from peft import (
+    LoraConfig,
+    PeftModel,
+    TaskType,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+)
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
 from transformers import PreTrainedModel
 
+from preflab.model.damage import read_header, read_object
 from preflab.model.files import loading, quiet
-from preflab.model.responses import usual_attention
+from preflab.model.responses import transformers_model, usual_attention
 from preflab.records import UserError
+
+_OF_TOKENS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "lm_head.weight", "embed_out.weight")
+_HEADS = re.compile(r"\b(lm_head|embed_out|embed_tokens|embed_in|wte)\b")
 
 Task = Literal["policy", "reward"]
 TASK_TYPES: dict[Task, TaskType] = {"policy": TaskType.CAUSAL_LM, "reward": TaskType.SEQ_CLS}
 ADAPTER_CONFIG = "adapter_config.json"
+BASE_PLACE = "base_model.json"
 
 
 def add_lora(
@@ -65,6 +81,7 @@ def merge_adapter(
     example_ids = example_ids.to(next(adapted.parameters()).device)
     with torch.no_grad():
         before = adapted(input_ids=example_ids).logits.float()
+        _untie_if_one_is_adapted(adapted)
         merged = adapted.merge_and_unload(safe_merge=True)
         after = merged(input_ids=example_ids).logits.float()
     difference = float((after - before).abs().max() / before.abs().max())
@@ -75,14 +92,56 @@ def merge_adapter(
     return merged, difference
 
 
+def _untie_if_one_is_adapted(adapted: PeftModel) -> None:
+    """Give head and embeddings weights of their own where they share them and the adapter changes only one."""
+    inner = transformers_model(adapted)
+    parts: list[Any] = [inner.get_output_embeddings(), inner.get_input_embeddings()]  # type: ignore[no-untyped-call]
+    adapted_parts = [part for part in parts if isinstance(part, BaseTunerLayer)]
+    head, embeddings = (part.get_base_layer() if isinstance(part, BaseTunerLayer) else part for part in parts)
+    if len(adapted_parts) == 1 and head is not None and head.weight is embeddings.weight:
+        head.weight = nn.Parameter(head.weight.detach().clone())
+        inner.config.tie_word_embeddings = inner.config.get_text_config().tie_word_embeddings = False
+
+
 def adapter_base(name: str) -> str | None:
     """The base model of an adapter folder, None for anything else."""
     if not (Path(name) / ADAPTER_CONFIG).is_file():
         return None
     base = adapter_config(name).get("base_model_name_or_path")
-    if not base:
+    if not base or not isinstance(base, str):
         raise UserError(f"{name}/{ADAPTER_CONFIG} does not name its base model (base_model_name_or_path)")
-    return str(base)
+    if Path(base).exists():
+        return base
+    folder = Path(name).resolve()
+    moved = folder / BASE_PLACE
+    if moved.is_file() and isinstance(relative := read_object(moved).get("base_model"), str):
+        found = (folder / relative).resolve()
+        if found.exists():
+            return str(found)
+    if not Path(base).is_absolute():  # written from a folder above, as older versions and other tools do
+        for above in folder.parents:
+            if (above / base / "config.json").is_file() or (base.endswith(".gguf") and (above / base).is_file()):
+                return str(above / base)
+    return base
+
+
+def write_config(model: PeftModel, folder: Path) -> None:
+    """Write an adapter's configuration anew: in one order, and its base model by a path that holds from everywhere.
+
+    Other tools read an absolute path, and ids of the hub as they are. What leads there from the adapter's folder is
+    written beside it, for folders that are moved together.
+    """
+    path = folder / ADAPTER_CONFIG
+    config, base = read_object(path), str(transformers_model(model).name_or_path)
+    for name, value in model.peft_config[model.active_adapter].to_dict().items():
+        if isinstance(value, (set, frozenset)):
+            config[name] = sorted(value)
+    if base and Path(base).exists():
+        place = Path(base).resolve()
+        config["base_model_name_or_path"] = str(place)
+        relative = os.path.relpath(place, folder.resolve())
+        (folder / BASE_PLACE).write_text(json.dumps({"base_model": relative}) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def adapter_task(name: str) -> Task:
@@ -96,15 +155,59 @@ def adapter_task(name: str) -> Task:
 
 
 def adapter_config(name: str) -> dict[str, Any]:
-    try:
-        return dict(json.loads((Path(name) / ADAPTER_CONFIG).read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise UserError(f"{name}/{ADAPTER_CONFIG} is not JSON: {error}") from None
+    return read_object(Path(name) / ADAPTER_CONFIG)
+
+
+def load_adapter(inner: PreTrainedModel, name: str) -> PeftModel:
+    """The adapter of a folder on top of its base model, trainable; with embeddings of as many tokens as it brings.
+
+    Raises:
+        UserError: its file lacks a tensor that its configuration asks for, or has one that does not; PEFT would fill
+            the one with random numbers and pass over the other.
+    """
+    rows = {shape[0] for key, shape in shapes_of(name).items() if key.endswith(_OF_TOKENS)}
+    with loading(name, "adapter"):
+        if len(rows) == 1 and (count := rows.pop()) != inner.config.get_text_config().vocab_size:
+            inner.resize_token_embeddings(count, mean_resizing=False)
+        adapted = PeftModel.from_pretrained(inner, name, is_trainable=True)
+        wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        given = load_peft_weights(name, device="cpu")
+    missing, strange = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    strange = [key for key in strange if key not in adapted.state_dict()]
+    if missing or strange:
+        found = f"lacks {missing[0]}" if missing else f"has {strange[0]}, which its configuration does not ask for"
+        raise UserError(
+            f"{name}: the file of weights {found} ({len(missing)} missing, {len(strange)} unexpected): "
+            f"{ADAPTER_CONFIG} and weights are not of one adapter, or are damaged"
+        )
+    return adapted
 
 
 def brings_head(name: str) -> bool:
+    """Whether an adapter's weights have a reward head among them."""
+    return any(key.endswith("score.weight") for key in shapes_of(name))
+
+
+def shapes_of(name: str) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the tensors in an adapter's file."""
+    path = Path(name) / "adapter_model.safetensors"
+    if path.is_file():
+        return {key: tuple(entry.get("shape", ())) for key, entry in read_header(path).items()}
     with loading(name, "adapter"):
-        return any(key.endswith("score.weight") for key in load_peft_weights(name, device="cpu"))
+        return {key: tuple(tensor.shape) for key, tensor in load_peft_weights(name, device="cpu").items()}
+
+
+def refuse_head_of_its_own(name: str) -> None:
+    """Refuse to train an adapter on that changes the output head or the embeddings: log-probabilities are of a plain
+    linear head, and what is trained of embeddings would not be saved.
+    """
+    changed = [key for key in shapes_of(name) if _HEADS.search(key)]
+    if changed:
+        part = "output head" if re.search(r"lm_head|embed_out", changed[0]) else "embeddings"
+        raise UserError(
+            f"{name}: the adapter changes the {part} ({changed[0]}); merge it first (preflab merge {name} OUT) and go "
+            "on from OUT"
+        )
 
 
 def _linear_layers(model: PreTrainedModel) -> list[str]:

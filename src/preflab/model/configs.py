@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import transformers
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.modeling_layers import GenericForSequenceClassification
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from preflab.model.adapters import TASK_TYPES, adapter_base, adapter_config
+from preflab.model.adapters import TASK_TYPES, Task, adapter_base, adapter_config
+from preflab.model.damage import read_object, tensors_of
 from preflab.model.files import find_file, gguf, loading, where
 from preflab.model.snapshots import final_model
 from preflab.records import UserError
@@ -26,14 +32,73 @@ def read_config(name: str, *, trust_remote_code: bool = False, revision: str | N
     return config
 
 
+def check_kind(name: str, task: Task, *, trust_remote_code: bool = False, revision: str | None = None) -> None:
+    """Refuse, by the configuration alone, models that preflab does not read: encoders, encoder-decoders, models of
+    images, reward models of several scores. A class that transformers does not know is left to loading.
+
+    Raises:
+        UserError: what the model is, and what would do.
+    """
+    name = final_model(name) or name
+    if base := adapter_base(name):
+        # What the adapter adapts is said where it is loaded; its base may be a language model under a reward head.
+        config = _read_object(base, "config.json", None)
+        if "ForSequenceClassification" not in " ".join(_classes(config)):
+            task = "policy"
+        name = base
+    config = _read_object(name, "config.json", revision)
+    classes = _classes(config)
+    if config.get("auto_map") and trust_remote_code:
+        return
+    if config.get("is_encoder_decoder") is True:
+        raise UserError(f"{name} is an encoder-decoder ({_named(config)}); preflab reads decoders")
+    for found in classes:
+        kind = getattr(transformers, found, None)
+        if kind is None or found.endswith("Model"):
+            continue
+        if found.endswith("ForSequenceClassification"):
+            if task == "policy":
+                raise UserError(f"{name} is a reward model, not a language model: give the policy to start from")
+            if "self.score" not in inspect.getsource(kind) and not issubclass(kind, GenericForSequenceClassification):
+                raise UserError(f"{name} is a {found}; preflab reads decoders with one score head")
+            if (labels := _labels(config, name)) not in (1, None):
+                raise UserError(f"{name} has {labels} labels; a reward model has one, the score")
+        elif found not in _CAUSAL:
+            raise UserError(f"{name} is a {found}; preflab reads decoders of text (…ForCausalLM)")
+
+
+_CAUSAL = {
+    found
+    for kinds in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    for found in ([kinds] if isinstance(kinds, str) else kinds)
+}
+
+
+def _classes(config: Mapping[str, Any]) -> list[str]:
+    found = config.get("architectures")
+    return [str(kind) for kind in found] if isinstance(found, list) else []
+
+
+def _named(config: Mapping[str, Any]) -> str:
+    return next(iter(_classes(config)), str(config.get("model_type")))
+
+
+def _labels(config: Mapping[str, Any], name: str) -> int | None:
+    """How many scores a classifier gives, by its head or its configuration; None: neither says."""
+    if Path(name).is_dir() and (shape := tensors_of(Path(name)).get("score.weight", {}).get("shape")):
+        return int(shape[0])
+    labels = config.get("id2label")
+    count = config.get("num_labels", len(labels) if isinstance(labels, dict) else None)
+    return count if type(count) is int else None
+
+
 def is_reward_model(name: str, *, revision: str | None = None) -> bool:
     """Whether a model, or what an adapter makes of it, gives one score to a sequence."""
     name = final_model(name) or name
     if adapter_base(name):
         return bool(adapter_config(name).get("task_type") == TASK_TYPES["reward"].value)
     config = _read_object(name, "config.json", revision)
-    found = config.get("architectures") or ()
-    return isinstance(found, list) and any("ForSequenceClassification" in str(kind) for kind in found)
+    return any("ForSequenceClassification" in kind for kind in _classes(config))
 
 
 def own_stop_ids(name: str, *, revision: str | None = None) -> tuple[int, ...]:
@@ -76,10 +141,4 @@ def _read_object(name: str, file: str, revision: str | None) -> dict[str, Any]:
         path = find_file(name, file, revision)
     if path is None:
         return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: a JSON object was expected, not {type(found).__name__}")
-    return found
+    return read_object(path)

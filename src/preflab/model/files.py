@@ -13,6 +13,7 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
+from preflab.model.damage import check_folder, check_gguf
 from preflab.records import UserError
 
 
@@ -45,6 +46,10 @@ def loading(name: str, what: str) -> Iterator[None]:
             path.name, [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         )
         raise UserError(f"no {what} at {name}" + (f"; did you mean {path.with_name(near[0])}?" if near else ""))
+    if name.endswith(".gguf"):
+        check_gguf(path)
+    elif (path / "config.json").is_file():
+        check_folder(path)
     try:
         # A download may take long, so it shows its progress.
         with quiet() if path.exists() else nullcontext():

@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from preflab.durable import check_model
-from preflab.model.adapters import TASK_TYPES, Task, adapter_base, adapter_config, brings_head, trained_in_float32
+from preflab.model.adapters import (
+    TASK_TYPES,
+    Task,
+    adapter_base,
+    adapter_config,
+    brings_head,
+    load_adapter,
+    trained_in_float32,
+)
 from preflab.model.files import gguf, loading, where
 from preflab.model.responses import Model
 from preflab.model.snapshots import final_model, put_weights
@@ -38,8 +45,8 @@ def load_model(
             # Its base model need not have a reward head where the adapter brings one.
             own_head = task == "reward" and brings_head(name)
             inner = load_model(base, task, dtype=dtype, fresh_head=own_head, trust_remote_code=trust_remote_code)
-            with loading(name, "adapter"):
-                adapted = PeftModel.from_pretrained(inner, name, is_trainable=True)
+            assert isinstance(inner, PreTrainedModel)
+            adapted = load_adapter(inner, name)
             return trained_in_float32(adapted) if task == "reward" else adapted
         if not fresh_head:
             raise UserError(f"{name} is an adapter for {adapted_task}, not a {task} model")

@@ -10,6 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from preflab.durable import whole_folder
+from preflab.model.adapters import write_config
 from preflab.model.files import quiet
 from preflab.model.responses import Model, usual_attention
 from preflab.model.tokenizers import check_stated
@@ -36,6 +37,7 @@ def save_model(
         if isinstance(model, PeftModel):
             # A row that was added for the padding token is never read, and the base model does not have it.
             model.save_pretrained(str(unfinished), state_dict=weights, save_embedding_layers=False)
+            write_config(model, unfinished)
         else:
             inner.save_pretrained(str(unfinished), state_dict=weights)
         tokenizer.save_pretrained(unfinished)

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from preflab.model.adapters import adapter_base
 from preflab.model.files import find_file, gguf, loading, where
+from preflab.model.responses import Model, transformers_model
 from preflab.model.snapshots import final_model
 from preflab.records import UserError
 
@@ -137,6 +138,16 @@ def pad_with(token_id: int, tokenizer: PreTrainedTokenizerBase, model: PreTraine
     model.config.get_text_config().pad_token_id = model.config.pad_token_id = token_id
     if (token := tokenizer.convert_ids_to_tokens(token_id)) is not None:
         tokenizer.pad_token = str(token)
+
+
+def check_ids(model: Model, largest: int, who: str) -> None:
+    """Refuse an id that the model's embeddings have no row for; `who` uses it: "row 3", say."""
+    rows = embedding_rows(transformers_model(model))
+    if largest >= rows:
+        raise UserError(
+            f"{who} uses id {largest}, the model has {rows} rows of embeddings: tokens were added to its tokenizer "
+            "without a row for each (resize_token_embeddings); the ids below that are its own"
+        )
 
 
 def embedding_rows(model: PreTrainedModel) -> int:

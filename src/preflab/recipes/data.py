@@ -12,8 +12,9 @@ from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.templates import apply_named_template, apply_template_values
 from preflab.data.tokenize import ChatTemplate, Dropped
 from preflab.model.adapters import Task
-from preflab.model.configs import is_reward_model, own_stop_ids, read_config, unread_id
-from preflab.model.tokenizers import load_tokenizer, padding_for
+from preflab.model.configs import check_kind, is_reward_model, own_stop_ids, read_config, unread_id
+from preflab.model.responses import Model, transformers_model
+from preflab.model.tokenizers import check_ids, embedding_rows, load_tokenizer, padding_for
 from preflab.recipes.settings import DataSettings, ModelSettings, RewardSettings
 from preflab.records import UserError
 
@@ -73,6 +74,7 @@ def template_of(
     A reward model is read where its author reads it, at the last token that its own template renders, which with models
     of ours is the terminator; with a template called by name, at the terminator.
     """
+    check_kind(model, task, trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
     apply_named_template(tokenizer, chat_template)
     apply_template_values(tokenizer, values or {})
@@ -122,6 +124,12 @@ def _tokenize(
     if not len(dataset):
         raise UserError("\n".join([f"{source.name}: no row can be used", *_describe(side or "all", dataset)]))
     return dataset
+
+
+def check_rows(model: Model, dataset: TokenizedDataset) -> None:
+    """Refuse rows with ids that the model's embeddings do not have. Raises UserError with the first of them."""
+    if found := dataset.beyond(embedding_rows(transformers_model(model))):
+        check_ids(model, found[1], f"row {found[0]}")
 
 
 def count_by_reason(dropped: Iterable[Dropped]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from preflab.judge.questions import read_question
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
 from preflab.model.responses import check_positions
-from preflab.recipes.data import template_of
+from preflab.recipes.data import check_rows, template_of
 from preflab.recipes.judges import LanguageJudge, ScoringJudge, reply_cap
 from preflab.recipes.judging_settings import AskingSettings, JudgingSettings, ScoringSettings, narrowed
 from preflab.recipes.score import precision_of, rewards
@@ -84,6 +84,7 @@ def reward_judge(judge: Judge, settings: JudgingSettings, *, seed: int) -> Scori
             max_length=settings.max_length,
             max_prompt_length=settings.max_prompt_length,
         )
+        check_rows(model, dataset)
         check_positions(model, dataset.longest, f"lower max_length (now {settings.max_length})")
         values = rewards(accelerator, model, dataset, batch_size=settings.batch_size).tolist() if len(dataset) else []
         found: dict[int, float | str] = dict(zip(dataset.rows.tolist(), values, strict=True))

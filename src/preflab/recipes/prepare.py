@@ -10,9 +10,9 @@ from accelerate import Accelerator
 
 from preflab.data.comparisons import Need
 from preflab.data.tokenize import ChatTemplate
-from preflab.model.adapters import Task
+from preflab.model.adapters import Task, adapter_base, refuse_head_of_its_own
 from preflab.model.responses import Model, check_positions
-from preflab.recipes.data import Splits, load_splits, load_template
+from preflab.recipes.data import Splits, check_rows, load_splits, load_template
 from preflab.recipes.model import TrainingSettings, load_trainable
 from preflab.recipes.stage import (
     TrainResult,
@@ -49,9 +49,12 @@ def prepare(
     """
     accelerator = start_accelerator(settings)
     template = load_template(settings, task)
+    if settings.lora and adapter_base(settings.model):
+        refuse_head_of_its_own(settings.model)
     splits = load_splits(settings, template, need=need, seed=settings.seed)
     model = load_trainable(settings, task, template, accelerator.device)
     for dataset in filter(None, (splits.training, splits.held_out)):
+        check_rows(model, dataset)
         check_positions(model, dataset.longest, f"lower max_length (now {settings.max_length})")
     fingerprint = fingerprint_weights(model)
     if not start_stage(accelerator, settings, command, {"model": fingerprint, **splits.fingerprints, **inputs}):

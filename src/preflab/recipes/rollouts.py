@@ -11,6 +11,7 @@ from torch import nn
 from preflab.data.tokenize import ChatTemplate
 from preflab.generate import Prompt, Sampling, generate
 from preflab.model.responses import Model, ResponseDivergences, ResponseRewards, check_positions, collator
+from preflab.model.tokenizers import check_ids
 from preflab.records import Comparison, Completion, TokenizedComparison
 
 Ids = tuple[int, ...]
@@ -76,6 +77,8 @@ def proxy_rewards(
         for key, row in zip(distinct, encoded, strict=True)
         if isinstance(row, TokenizedComparison)
     }
+    for ids in pairs.values():
+        check_ids(module.model, max(*ids[0], *ids[1]), "a response")
     longest = max((len(prompt) + len(response) for prompt, response in pairs.values()), default=0)
     check_positions(module.model, longest, "for the reward model, lower max_prompt_length or max_new_tokens")
     values = _values(module, list(pairs.values()), share_prefix=module.share_prefix, batch_size=batch_size)

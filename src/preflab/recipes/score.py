@@ -26,7 +26,7 @@ from preflab.figures.study_figures import draw_pairs
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
 from preflab.model.responses import Model, ResponseRewards, check_positions, collator
-from preflab.recipes.data import count_by_reason, template_of
+from preflab.recipes.data import check_rows, count_by_reason, template_of
 from preflab.recipes.output import alone, beside, explaining_memory, finish_output, open_output
 from preflab.recipes.settings import ScoreSettings
 from preflab.recipes.stage import fingerprint_weights, make_accelerator
@@ -93,6 +93,7 @@ def score_responses(settings: ScoreSettings) -> ScoreResult:
     dataset = _tokenize(source, formats, template, settings)
     dtype = pick_dtype(settings.dtype, accelerator.device, frozen=True)
     model = load_model(settings.reward_model, "reward", dtype=dtype, trust_remote_code=settings.trust_remote_code)
+    check_rows(model, dataset)
     check_positions(model, dataset.longest, f"lower max_length (now {settings.max_length})")
     fingerprints = {"reward_model": fingerprint_weights(model), "data": dataset.fingerprint}
     with accelerator.main_process_first():
