@@ -18,7 +18,6 @@ from peft import (
     get_peft_model_state_dict,
     load_peft_weights,
 )
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -96,9 +95,9 @@ def _untie_if_one_is_adapted(adapted: PeftModel) -> None:
     """Give head and embeddings weights of their own where they share them and the adapter changes only one."""
     inner = transformers_model(adapted)
     parts: list[Any] = [inner.get_output_embeddings(), inner.get_input_embeddings()]  # type: ignore[no-untyped-call]
-    adapted_parts = [part for part in parts if isinstance(part, BaseTunerLayer)]
-    head, embeddings = (part.get_base_layer() if isinstance(part, BaseTunerLayer) else part for part in parts)
-    if len(adapted_parts) == 1 and head is not None and head.weight is embeddings.weight:
+    wrapped = [hasattr(part, "get_base_layer") for part in parts]
+    head, embeddings = (part.get_base_layer() if hasattr(part, "get_base_layer") else part for part in parts)
+    if sum(wrapped) == 1 and head is not None and head.weight is embeddings.weight:
         head.weight = nn.Parameter(head.weight.detach().clone())
         inner.config.tie_word_embeddings = inner.config.get_text_config().tie_word_embeddings = False
 
