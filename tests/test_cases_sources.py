@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from shared_cases import case
 
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_source
 from preflab.data.tokenize import Dropped
 from preflab.records import Comparison, UserError
-from tests.shared_cases import case
 
 FOLDERS = "25-folders-and-one-row-files"
 

@@ -86,10 +86,17 @@ def read_answers(
         hint = (
             "; for the preferred responses of preference data, write `chosen` and name the data with --prompts"
             if found.kind == "ranking"
-            else "; let a model respond to them with `preflab generate`"
+            else f"{_other_columns(source)}; let a model respond to them with `preflab generate`"
         )
         raise UserError(f"{spec}: a file of responses has one response a row, but these rows are {name}{hint}")
     return _numbered(_answer(source, found, number, row) for number, row in source)
+
+
+def _other_columns(source: Source) -> str:
+    """What could be the response by its kind, though not by its name."""
+    row = next((row for _, row in source), {})
+    texts = [str(name) for name, value in row.items() if isinstance(value, str) and name != "prompt"]
+    return f". If {' or '.join(texts)} is the response, say so with --columns response={texts[0]}" if texts else ""
 
 
 def _is_ours(source: Source) -> bool:

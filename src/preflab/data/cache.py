@@ -7,6 +7,7 @@ import json
 import shutil
 import zlib
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,13 +19,17 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from preflab.data.overlap import Hashes, LengthBias, json_counts, prompt_hash, row_hash
 from preflab.data.tokenize import ChatTemplate, Dropped, OnTooLong
 from preflab.records import Comparison, TokenizedComparison, UserError
 from preflab.rundir import default_cache_dir
 
 # Each part is one file of int32: all ids, row after row, prompt first; then, to find them, a length or number per row
-# (`response_lengths`: per response). `labels` are places in _LABELS.
-_PARTS = ("tokens", "prompt_lengths", "response_counts", "response_lengths", "rows", "labels")
+# (`response_lengths`: per response). `labels` are places in _LABELS. Hashes of a row's text are int64.
+_PARTS = {
+    **dict.fromkeys(("tokens", "prompt_lengths", "response_counts", "response_lengths", "rows", "labels"), "i"),
+    **dict.fromkeys(("prompt_hashes", "row_hashes"), "q"),
+}
 _LABELS = (False, True, None)
 _FIRST_ROWS = 10  # how many row numbers a message about dropped rows can show
 _FLUSH_AT = 1 << 20  # ids held before they are written
@@ -50,17 +55,21 @@ class TokenizedDataset:
         prompt_lengths: [n] in tokens.
         response_lengths: [sum of responses] in tokens, terminator included, row after row.
         response_offsets: [n + 1]; those of row i are `response_lengths[response_offsets[i]:response_offsets[i + 1]]`.
+        text_hashes: [n] of each row's prompt, and [n] of the row (see `preflab.data.overlap`).
+        bias: how often the best response of a row is longer than the worst, of all rows and of those that are kept.
     """
 
     def __init__(self, folder: Path) -> None:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        parts = {name: _map(folder / f"{name}.bin", meta["checksums"][name]) for name in _PARTS}
+        parts = {name: _map(folder / f"{name}.bin", meta["checksums"][name], code) for name, code in _PARTS.items()}
         self.fingerprint: str = meta["fingerprint"]
         self.dropped: dict[str, DropCount] = meta["dropped"]
         self.rows: IntArray = parts["rows"]
         self.prompt_lengths: IntArray = parts["prompt_lengths"]
         self.response_lengths: IntArray = parts["response_lengths"]
         self.response_offsets = _offsets(parts["response_counts"])
+        self.text_hashes: tuple[Hashes, Hashes] = (parts["prompt_hashes"], parts["row_hashes"])
+        self.bias = (LengthBias(**meta["bias"]["all"]), LengthBias(**meta["bias"]["kept"]))
         self._tokens: IntArray = parts["tokens"]
         self._labels: IntArray = parts["labels"]
         self._response_starts = _offsets(self.response_lengths)
@@ -145,10 +154,14 @@ def tokenized(
     try:
         # Another process may have made it while this one waited.
         if (dataset := _open(folder)) is None:
+            passing: deque[Comparison | Dropped] = deque()
             results = template.encode_many(
-                comparisons, max_length=max_length, max_prompt_length=max_prompt_length, on_too_long=on_too_long
+                _remembered(comparisons, passing),
+                max_length=max_length,
+                max_prompt_length=max_prompt_length,
+                on_too_long=on_too_long,
             )
-            _build(folder, results, key)
+            _build(folder, ((passing.popleft(), result) for result in results), key)
             dataset = TokenizedDataset(folder)
         return dataset
     finally:
@@ -166,6 +179,18 @@ def hash_of_sources(folder: Path) -> str:
     return digest.hexdigest()
 
 
+_Encoded = Iterable[tuple[Comparison | Dropped, TokenizedComparison | Dropped]]
+"""Rows before and after they were tokenised."""
+
+
+def _remembered(
+    items: Iterable[Comparison | Dropped], passing: deque[Comparison | Dropped]
+) -> Iterator[Comparison | Dropped]:
+    for item in items:
+        passing.append(item)
+        yield item
+
+
 def _open(folder: Path) -> TokenizedDataset | None:
     """What `folder` holds, or None if it is not there or not as it was written."""
     try:
@@ -174,7 +199,7 @@ def _open(folder: Path) -> TokenizedDataset | None:
         return None
 
 
-def _build(folder: Path, results: Iterable[TokenizedComparison | Dropped], key: str) -> None:
+def _build(folder: Path, results: _Encoded, key: str) -> None:
     """Write all parts beside `folder`, then put them in its place in one step, so that a kill leaves nothing half."""
     unfinished = folder.with_suffix(".unfinished")
     with _disk_errors(folder):
@@ -191,8 +216,9 @@ def _build(folder: Path, results: Iterable[TokenizedComparison | Dropped], key: 
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write_parts(folder: Path, results: Iterable[TokenizedComparison | Dropped]) -> dict[str, Any]:
-    held = {name: array("i") for name in _PARTS}
+def _write_parts(folder: Path, results: _Encoded) -> dict[str, Any]:
+    held: dict[str, array[int]] = {name: array(code) for name, code in _PARTS.items()}
+    bias = {"all": LengthBias(), "kept": LengthBias()}
     checksums = dict.fromkeys(_PARTS, 0)
     dropped: dict[str, DropCount] = {}
 
@@ -204,7 +230,9 @@ def _write_parts(folder: Path, results: Iterable[TokenizedComparison | Dropped])
                 file.write(data)
             del numbers[:]
 
-    for result in results:
+    for row, result in results:
+        if isinstance(row, Comparison):
+            bias["all"].add_row(row)
         if isinstance(result, Dropped):
             counted = dropped.setdefault(result.reason, {"count": 0, "first_rows": [], "example": result.detail})
             counted["count"] += 1
@@ -217,10 +245,15 @@ def _write_parts(folder: Path, results: Iterable[TokenizedComparison | Dropped])
         held["response_lengths"].extend(map(len, result.response_ids))
         held["rows"].append(result.row)
         held["labels"].append(_LABELS.index(result.label))
+        assert isinstance(row, Comparison), "what was dropped before stays dropped"
+        bias["kept"].add_row(row)
+        held["prompt_hashes"].append(prompt_hash(row.prompt))
+        held["row_hashes"].append(row_hash(row))
         if len(held["tokens"]) >= _FLUSH_AT:
             flush()
     flush()
-    return {"checksums": checksums, "dropped": dropped}
+    counts = {name: json_counts(found) for name, found in bias.items()}
+    return {"checksums": checksums, "dropped": dropped, "bias": counts}
 
 
 @contextmanager
@@ -234,7 +267,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _map(path: Path, checksum: int) -> IntArray:
+def _map(path: Path, checksum: int, code: str) -> NDArray[Any]:
     found = 0
     # Read, not taken from the map, whose pages would all count as this process's memory.
     with path.open("rb") as file:
@@ -243,8 +276,8 @@ def _map(path: Path, checksum: int) -> IntArray:
     if found != checksum:
         raise ValueError(f"{path} has changed since it was written")
     if path.stat().st_size == 0:  # which cannot be mapped
-        return np.zeros(0, np.int32)
-    return np.memmap(path, np.int32, mode="r")
+        return np.zeros(0, code)
+    return np.memmap(path, code, mode="r")
 
 
 def _offsets(lengths: IntArray) -> NDArray[np.int64]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Literal
+
+import numpy as np
 
 from preflab.data.detect import DETECTION_ROWS, choose_format
 from preflab.data.layout import Format
@@ -54,10 +56,14 @@ def read_comparisons(source: Source, formats: Sequence[NamedFormat]) -> Iterator
 def fitting(
     items: Iterable[Comparison | Dropped], need: Need, *, ratio: float | None, seed: int, side: Side | None
 ) -> Iterator[Comparison | Dropped]:
-    """The rows that serve `need`, the others as Dropped; of a split that gives `ratio` to training, those of `side`."""
+    """The rows that serve `need`, the others as Dropped; of a split that gives `ratio` to training, those of `side`.
+
+    A row that cannot be read has no prompt, and so no side: it is counted with training.
+    """
     for item in items:
         if isinstance(item, Dropped):
-            yield item
+            if side != "held-out":
+                yield item
         elif side and ratio and on_training_side(item.prompt, ratio, seed) != (side == "training"):
             continue
         elif not item.responses:
@@ -69,6 +75,22 @@ def fitting(
         elif need == "labels" and len(item.responses) < 2 and item.label is None:
             yield Dropped(item.row, "no label", "the row has a single response and does not say whether it was wanted")
         else:
+            yield item
+
+
+def sample_comparisons(
+    read: Callable[[], Iterator[Comparison | Dropped]], n: int, seed: int
+) -> Iterator[Comparison | Dropped]:
+    """A seeded sample of n rows of all that can be used (all, if there are no more), in their order; and what cannot.
+
+    `read` is called twice. Memory: some 20 bytes a row.
+    """
+    numbers = np.asarray([item.row for item in read() if isinstance(item, Comparison)])
+    if n < len(numbers):
+        numbers = np.random.default_rng(seed).choice(numbers, n, replace=False)
+    chosen = frozenset(numbers.tolist())
+    for item in read():
+        if isinstance(item, Dropped) or item.row in chosen:
             yield item
 
 

@@ -65,7 +65,7 @@ def _plain_files(folder: Path, split: str | None) -> FolderFiles:
     if len(splits) < 2 or split:
         return FolderFiles(tuple(paths))
     named = ", ".join(f"{name} ({', '.join(path.name for path in of[:3])})" for name, of in splits.items())
-    first = next(iter(splits))
+    first = "train" if "train" in splits else next(iter(splits))
     return FolderFiles(
         tuple(paths), f"{folder} mixes the splits {named}; {folder}:{first} takes the rows of {first} alone"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from itertools import combinations
@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from preflab.data.comparisons import NamedFormat, choose_formats, read_comparisons
+from preflab.data.overlap import Hashes, LengthBias, overlap, prompt_hash, row_hash, what_drops_did
 from preflab.data.sources import Source
-from preflab.data.tokenize import ChatTemplate, Dropped, ExplainedToken
+from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped, ExplainedToken
 from preflab.records import Comparison, RowError, TokenizedComparison
 
 _FIRST_ROWS = 5
@@ -59,6 +60,18 @@ class RenderedRow:
 
 
 @dataclass(frozen=True)
+class PartOverlap:
+    """How many rows of a source, and how many of its different prompts, are also in an earlier one, by their text."""
+
+    source: str
+    earlier: str
+    rows: int
+    prompts: int
+    of_rows: int
+    of_prompts: int
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What `inspect_source` found.
 
@@ -75,6 +88,8 @@ class Inspection:
         conflicting: rows with two responses to a prompt that another row ranks the other way round.
         repeated_prompts: rows with the prompt of an earlier row.
         cut_prompts: rows that are used, though their prompts lose their oldest tokens to the limits.
+        overlaps: of several sources, how many rows and prompts of a later one are also in an earlier one.
+        warnings: what is to be told besides: splits that are mixed, what leaving out too long rows does to the data.
         places: row number -> where it is, for every row named above.
     """
 
@@ -93,6 +108,8 @@ class Inspection:
     conflicting: Rows
     repeated_prompts: Rows
     cut_prompts: Rows
+    overlaps: tuple[PartOverlap, ...]
+    warnings: tuple[str, ...]
     rendered: tuple[RenderedRow, ...]
     places: Mapping[int, str]
 
@@ -127,10 +144,10 @@ def inspect_source(
         UserError: the source cannot be read or its format is not known.
     """
     formats = choose_formats(source, format_name)
-    tally = _Tally(unit="characters" if template is None else "tokens")
+    tally = _Tally(unit="characters" if template is None else "tokens", parts=[_Part() for _ in source.parts])
     rendered: list[RenderedRow] = []
-    for item in _measurable(read_comparisons(source, formats), template, max_length, max_prompt_length):
-        tally.add(item)
+    for item in _measurable(read_comparisons(source, formats), template, max_length, max_prompt_length, tally.bias):
+        tally.add(item, source.part_of)
         if isinstance(item, _Usable) and item.tokens and template and len(tally.usable_rows) <= render_rows:
             rendered += [
                 RenderedRow(item.tokens.row, index, tuple(template.explain(item.tokens, index)))
@@ -150,8 +167,11 @@ def _measurable(
     template: ChatTemplate | None,
     max_length: int | None,
     max_prompt_length: int | None,
+    bias: tuple[LengthBias, LengthBias],
 ) -> Iterator[_Usable | Dropped]:
-    """Comparisons with their tokens, many rows at once through the tokenizer but never many in memory."""
+    """Comparisons with their tokens, many rows at once through the tokenizer but never many in memory. `bias` is
+    counted of all rows, and of those within the limits.
+    """
     if template is None:
         for item in items:
             yield _Usable(item, None, 0) if isinstance(item, Comparison) else item
@@ -171,16 +191,34 @@ def _measurable(
         assert isinstance(item, Comparison), "what was dropped before stays dropped"
         prompt_tokens = len(tokens.prompt_ids)
         longest = prompt_tokens + max(map(len, tokens.response_ids), default=0)
+        ends = [len(ids) for ids in (tokens.response_ids[:1] + tokens.response_ids[-1:])]
+        is_pair = len(tokens.response_ids) > 1
+        if is_pair:
+            bias[0].add(*ends)
         try:
             if (max_length or longest) < longest or (max_prompt_length or prompt_tokens) < prompt_tokens:
                 # Only these few rows are tokenised again, so that the limits are applied by the rule of training.
                 tokens = template.encode(item, max_length=max_length, max_prompt_length=max_prompt_length)
+            if is_pair:
+                bias[1].add(*ends)
             yield _Usable(item, tokens, prompt_tokens)
         except RowError as error:
             yield Dropped(item.row, error.reason, error.detail)
 
 
 _PARTS = ("prompt", "chosen", "rejected")
+
+
+@dataclass
+class _Part:
+    """The hashes of one of several sources, by which they are held against each other: 16 bytes a row."""
+
+    prompts: array[int] = field(default_factory=lambda: array("q"))
+    rows: array[int] = field(default_factory=lambda: array("q"))
+
+    @property
+    def hashes(self) -> tuple[Hashes, Hashes]:
+        return np.asarray(self.prompts), np.asarray(self.rows)
 
 
 @dataclass
@@ -201,8 +239,10 @@ class _Tally:
     pair_hashes: array[int] = field(default_factory=lambda: array("Q"))
     pair_rows: array[int] = field(default_factory=lambda: array("Q"))
     cut_rows: array[int] = field(default_factory=lambda: array("Q"))
+    parts: list[_Part] = field(default_factory=list)
+    bias: tuple[LengthBias, LengthBias] = field(default_factory=lambda: (LengthBias(), LengthBias()))
 
-    def add(self, item: _Usable | Dropped) -> None:
+    def add(self, item: _Usable | Dropped, part_of: Callable[[int], int]) -> None:
         self.rows += 1
         if isinstance(item, Dropped):
             reason = self.dropped.setdefault(item.reason, Reason(example=item.detail))
@@ -215,6 +255,10 @@ class _Tally:
         self.sizes[len(comparison.responses)] += 1
         self._measure(comparison, tokens, prompt_tokens)
         self._hash(comparison)
+        if self.parts:
+            part = self.parts[part_of(comparison.row)]
+            part.prompts.append(prompt_hash(comparison.prompt))
+            part.rows.append(row_hash(comparison))
         if tokens and len(tokens.prompt_ids) < prompt_tokens:
             self.cut_rows.append(comparison.row)
 
@@ -251,6 +295,18 @@ class _Tally:
             self.pair_hashes.append(unordered & ~1 | (better < worse))
             self.pair_rows.append(comparison.row)
 
+    def _overlaps(self, names: Sequence[str]) -> Iterator[PartOverlap]:
+        for earlier, later in combinations(range(len(names)), 2):
+            found = overlap(self.parts[earlier].hashes, self.parts[later].hashes)
+            yield PartOverlap(
+                names[later], names[earlier], found.rows, found.prompts, found.held_out_rows, found.held_out_prompts
+            )
+
+    def _drops(self) -> list[str]:
+        too_long = self.dropped[TOO_LONG].count if TOO_LONG in self.dropped else 0
+        told = what_drops_did(too_long, self.rows, *self.bias, self.unit)
+        return [told] if told else []
+
     def inspection(self, source: Source, formats: Sequence[NamedFormat], rendered: list[RenderedRow]) -> Inspection:
         repeats = {
             "duplicates": _repeating(self.row_hashes, self.usable_rows),
@@ -277,6 +333,8 @@ class _Tally:
             chosen_longer=longer,
             same_length=same,
             length_only_accuracy=None if longer is None or same is None else longer + same / 2,
+            overlaps=tuple(self._overlaps([part.name for part in source.parts])),
+            warnings=(*source.notes, *self._drops()),
             rendered=tuple(rendered),
             places={row: source.where(row) for row in sorted(named)},
             **repeats,

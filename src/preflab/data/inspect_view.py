@@ -43,6 +43,13 @@ def _summary(found: Inspection) -> Table:
         facts["length-only accuracy"] = f'{found.length_only_accuracy:.1%}, by "the longer one is better"'
     if "tokens" in found.lengths:
         facts["prompts cut"] = _rows(found.cut_prompts, found)
+    for index, shared in enumerate(found.overlaps):
+        counts = f"{shared.prompts} of {shared.of_prompts} prompts, {shared.rows} of {shared.of_rows} rows"
+        facts[f"shared{f' ({index + 1})' if index else ''}"] = (
+            f"{counts} of {shared.source} are also in {shared.earlier}"
+        )
+    for index, warning in enumerate(found.warnings):
+        facts[f"warning{f' ({index + 1})' if index else ''}"] = warning
     for name, fact in facts.items():
         table.add_row(Text(name, style="dim"), Text(_plain(fact)))
     return table

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from preflab.data.comparisons import Need, Side, choose_formats, fitting, read_comparisons
+from preflab.data.comparisons import Need, Side, choose_formats, fitting, read_comparisons, sample_comparisons
 from preflab.data.sources import is_on_hub, open_sources, sample_rows
 from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped
 from preflab.own_function import names_function
@@ -22,12 +22,12 @@ Lengths = tuple[int, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which rows of a source a training takes, by the same functions as it: a seeded sample of them (and one of that),
-    those on one side of a split, and those that serve its need; all rows without. Its columns by other names.
+    """Which rows of a source a training takes, by the same functions as it: those on one side of a split, a seeded
+    sample of at most so many, those that serve its need; all rows without. Its columns by other names.
     """
 
     need: Need | None = None
-    samples: tuple[int, ...] = ()
+    most: int | None = None
     ratio: float | None = None
     side: Side | None = None
     seed: int = 0
@@ -90,12 +90,18 @@ def measure(
     if remote := [spec for spec in specs if is_on_hub(spec)]:
         raise UserError(f"{remote[0]} lies on a hub; its rows are not downloaded to be counted")
     source = open_sources(tuple(specs), wanted.columns)
-    for most in wanted.samples:
-        source = sample_rows(source, most, wanted.seed)
-    rows = read_comparisons(source, choose_formats(source, form))
-    if wanted.need:
-        rows = fitting(rows, wanted.need, ratio=wanted.ratio, seed=wanted.seed, side=wanted.side)
-    count, sample = _sampled(rows)
+    if wanted.most and not wanted.side:
+        source = sample_rows(source, wanted.most, wanted.seed)
+    formats = choose_formats(source, form)
+
+    def read() -> Iterator[Comparison | Dropped]:
+        rows = read_comparisons(source, formats)
+        if wanted.need is None:
+            return rows
+        return fitting(rows, wanted.need, ratio=wanted.ratio, seed=wanted.seed, side=wanted.side)
+
+    drawn = sample_comparisons(read, wanted.most, wanted.seed) if wanted.most and wanted.side else read()
+    count, sample = _sampled(drawn)
     encode = template.encode_many if template else _guessed
     found = encode(sample, max_length=max_length, max_prompt_length=max_prompt_length)
     lengths = tuple(_lengths(item) for item in found if not isinstance(item, Dropped))

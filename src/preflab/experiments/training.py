@@ -204,15 +204,15 @@ def _largest(course: Course, rows: Rows, settings: Any) -> int:
 
 def _training_amount(settings: Any, kind: Kind, lookup: Lookup) -> Amount:
     side: Side | None = "training" if settings.train_split_ratio else None
-    return _amount(settings.train_data, settings, kind, lookup, (settings.max_train_samples,), side)
+    return _amount(settings.train_data, settings, kind, lookup, settings.max_train_samples, side)
 
 
 def _held_out_rows(settings: Any, kind: Kind, lookup: Lookup) -> tuple[Rows, ...] | None:
     if settings.eval_data:
-        return _rows(_amount(settings.eval_data, settings, kind, lookup, (settings.max_eval_samples,), None), kind)
+        return _rows(_amount(settings.eval_data, settings, kind, lookup, settings.max_eval_samples, None), kind)
     if settings.train_split_ratio:
-        samples = (settings.max_train_samples, settings.max_eval_samples)
-        return _rows(_amount(settings.train_data, settings, kind, lookup, samples, "held-out"), kind)
+        most = settings.max_eval_samples
+        return _rows(_amount(settings.train_data, settings, kind, lookup, most, "held-out"), kind)
     return None
 
 
@@ -221,11 +221,10 @@ def _amount(
     settings: Any,
     kind: Kind,
     lookup: Lookup,
-    samples: tuple[int | None, ...],
+    most: int | None,
     side: Side | None,
 ) -> Amount:
     template = lookup.template(settings.model, settings.chat_template, settings.chat_template_kwargs)
-    most = tuple(filter(None, samples))
     ratio = settings.train_split_ratio if side else None
     # Where nothing is drawn, the rows of all seeds are the same, and are counted once.
     wanted = Wanted(kind.need, most, ratio, side, settings.seed if most or side else 0, settings.columns)

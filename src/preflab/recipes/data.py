@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from preflab.data.cache import TokenizedDataset, tokenized
-from preflab.data.comparisons import Need, Side, choose_formats, fitting, read_comparisons
+from preflab.data.comparisons import Need, Side, choose_formats, fitting, read_comparisons, sample_comparisons
+from preflab.data.overlap import Overlap, overlap, what_drops_did
 from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.templates import apply_named_template, apply_template_values
-from preflab.data.tokenize import ChatTemplate, Dropped
+from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped
 from preflab.model.adapters import Task
 from preflab.model.configs import check_kind, is_reward_model, own_stop_ids, read_config, unread_id
 from preflab.model.responses import Model, transformers_model
 from preflab.model.tokenizers import check_ids, embedding_rows, load_tokenizer, padding_for
 from preflab.recipes.settings import DataSettings, ModelSettings, RewardSettings
-from preflab.records import UserError
+from preflab.records import Comparison, UserError
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,12 @@ class Splits:
 
     training: TokenizedDataset
     held_out: TokenizedDataset | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def overlap(self) -> Overlap | None:
+        """Held-out rows and prompts that are also trained on."""
+        return overlap(self.training.text_hashes, self.held_out.text_hashes) if self.held_out else None
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -32,9 +39,15 @@ class Splits:
         return {"train_data": self.training.fingerprint, **held_out}
 
     def report(self) -> str:
-        """Counts of used and dropped rows, with reasons and row numbers."""
+        """Counts of used and dropped rows, with reasons and row numbers; what drops did to the data, which splits are
+        mixed, and what is held out and trained on.
+        """
         parts = {"training": self.training} | ({"held-out": self.held_out} if self.held_out else {})
-        return "\n".join(line for side, dataset in parts.items() for line in _describe(side, dataset))
+        lines = [line for side, dataset in parts.items() for line in _describe(side, dataset)]
+        lines += [f"warning: {note}" for note in self.notes]
+        if self.overlap and self.overlap.prompts:
+            lines.append(f"warning: {self.overlap}: held-out figures say less about prompts that are new")
+        return "\n".join(lines)
 
 
 def load_template(settings: ModelSettings, task: Task = "policy") -> ChatTemplate:
@@ -89,30 +102,39 @@ def load_splits(settings: DataSettings, template: ChatTemplate, *, need: Need, s
     if settings.eval_data and settings.train_split_ratio:
         raise UserError("eval_data and train_split_ratio are two ways to hold rows out: give one of them")
     train = open_sources(settings.train_data, settings.columns, beside=settings.eval_data)
-    if settings.max_train_samples:
-        train = sample_rows(train, settings.max_train_samples, seed)
     side: Side | None = "training" if settings.train_split_ratio else None
-    training = _tokenize(train, settings, template, need, seed, side)
-    held_out = None
+    training = _tokenize(train, settings, template, need, seed, side, settings.max_train_samples)
     if settings.eval_data:
         evaluation = open_sources(settings.eval_data, settings.columns, beside=settings.train_data)
     elif settings.train_split_ratio:
         evaluation, side = train, "held-out"
     else:
-        return Splits(training, None)
-    if settings.max_eval_samples:
-        evaluation = sample_rows(evaluation, settings.max_eval_samples, seed)
-    held_out = _tokenize(evaluation, settings, template, need, seed, side)
-    return Splits(training, held_out)
+        return Splits(training, None, train.notes)
+    held_out = _tokenize(evaluation, settings, template, need, seed, side, settings.max_eval_samples)
+    return Splits(training, held_out, tuple(dict.fromkeys((*train.notes, *evaluation.notes))))
 
 
 def _tokenize(
-    source: Source, settings: DataSettings, template: ChatTemplate, need: Need, seed: int, side: Side | None
+    source: Source,
+    settings: DataSettings,
+    template: ChatTemplate,
+    need: Need,
+    seed: int,
+    side: Side | None,
+    most: int | None,
 ) -> TokenizedDataset:
+    """The rows on one side, or a seeded sample of `most` of them."""
+    if most and not side:
+        source = sample_rows(source, most, seed)
     formats = choose_formats(source, settings.format)
-    split = f"{settings.train_split_ratio} {seed} {side}" if side else ""
+
+    def read() -> Iterator[Comparison | Dropped]:
+        comparisons = read_comparisons(source, formats)
+        return fitting(comparisons, need, ratio=settings.train_split_ratio, seed=seed, side=side)
+
+    split = f"{settings.train_split_ratio} {seed} {side} {most}" if side else ""
     dataset = tokenized(
-        fitting(read_comparisons(source, formats), need, ratio=settings.train_split_ratio, seed=seed, side=side),
+        sample_comparisons(read, most, seed) if most and side else read(),
         template,
         data_fingerprint=" ".join(
             [source.fingerprint(), *(f"{name} {form.fingerprint}" for name, form in formats), need, split]
@@ -150,4 +172,7 @@ def _describe(side: str, dataset: TokenizedDataset) -> list[str]:
         lines.append(
             f"  {name}: {reason['count']} (row {rows}{'…' if reason['count'] > len(reason['first_rows']) else ''})"
         )
+    too_long = dataset.dropped[TOO_LONG]["count"] if TOO_LONG in dataset.dropped else 0
+    if told := what_drops_did(too_long, len(dataset) + dropped, *dataset.bias, "characters"):
+        lines.append(f"warning: {told}. A larger max_length keeps more of them")
     return lines

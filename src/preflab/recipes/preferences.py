@@ -72,7 +72,7 @@ def train_preferences(settings: PreferenceSettings) -> TrainResult:
     if warning := falling_chosen(read_metrics(settings.output_dir)) if name != "apo_down" else None:  # which means to
         announce(accelerator, f"{warning} {_against_falling(settings)}")
     final = save_trained(accelerator, trained.module, start.template, settings.output_dir)
-    return finish_training(accelerator, settings, final, step=trained.step)
+    return finish_training(accelerator, settings, final, step=trained.step, overlap=start.splits.overlap)
 
 
 def needs_reference(settings: PreferenceSettings) -> bool:

@@ -28,4 +28,4 @@ def train_sft(settings: SFTSettings) -> TrainResult:
     held_out = BestRows(splits.held_out, collate) if splits.held_out else None
     trained = fit(accelerator, module, training, held_out, always(sft_step), settings, name="SFT")
     final = save_trained(accelerator, trained.module, start.template, settings.output_dir)
-    return finish_training(accelerator, settings, final, step=trained.step)
+    return finish_training(accelerator, settings, final, step=trained.step, overlap=start.splits.overlap)

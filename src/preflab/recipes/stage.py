@@ -17,6 +17,7 @@ from peft import PeftModel
 from torch import nn
 
 from preflab.config import dump_settings
+from preflab.data.overlap import Overlap
 from preflab.durable import CHECKSUMS, DamagedError, check_stage, digests
 from preflab.figures.curves import draw_curves
 from preflab.model.precision import check_bf16, has_bf16
@@ -100,10 +101,14 @@ def start_stage(accelerator: Accelerator, settings: TrainSettings, command: str,
     return True
 
 
-def finish_training(accelerator: Accelerator, settings: TrainSettings, model: Path, *, step: int) -> TrainResult:
+def finish_training(
+    accelerator: Accelerator, settings: TrainSettings, model: Path, *, step: int, overlap: Overlap | None
+) -> TrainResult:
     """Write history and curves, mark the stage as done, and push the model if that is wanted.
 
-    The result's metrics are the last ones up to `step`, of which the model has the weights.
+    The result's metrics are the last ones up to `step`, of which the model has the weights. Its `overlap`, null without
+    held-out rows, counts `rows` and `prompts` that are held out and also trained on, of all `held_out_rows` and
+    `held_out_prompts`.
     """
     folder = settings.output_dir
     if accelerator.is_main_process:
@@ -112,7 +117,8 @@ def finish_training(accelerator: Accelerator, settings: TrainSettings, model: Pa
         draw_curves(rows, folder / "training_curves.png")
         known = ((name, value) for row in rows if row["step"] <= step for name, value in row.items())
         last = {name: value for name, value in known if value is not None or name.startswith("eval_")}
-        write_json(folder / "result.json", {"model": str(model.relative_to(folder)), "step": step, "metrics": last})
+        result = {"model": str(model.relative_to(folder)), "step": step, "metrics": last}
+        write_json(folder / "result.json", result | {"overlap": overlap and overlap.to_json()})
         finish_stage(folder, digests(folder, _files_of_result(folder)))
     accelerator.wait_for_everyone()
     return finished_result(accelerator, settings)
