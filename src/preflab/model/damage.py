@@ -73,6 +73,9 @@ def check_numbers(config: Mapping[str, Any], path: Path | str, *, tensors: int |
             raise UserError(f"{path}: {key} is {shown_number(value)}; it must be from 1 to {most}")
         if key in _LAYERS and tensors is not None and value > tensors:
             raise UserError(f"{path}: {key} is {value}, but the weights beside it are only {tensors} tensors")
+    kinds = config.get("architectures")
+    if kinds is not None and not (isinstance(kinds, list) and all(isinstance(kind, str) for kind in kinds)):
+        raise UserError(f"{path}: architectures is {kinds!r:.60}; it must be a list of names")
     labels = config.get("id2label")
     if labels is not None and not isinstance(labels, dict):
         raise UserError(f"{path}: id2label is {labels!r:.60}; it must be an object of ids and names")

@@ -62,6 +62,8 @@ def loading(name: str, what: str) -> Iterator[None]:
     except Exception as error:
         # Damaged files make libraries fail in all ways: no kind of error of theirs is a defect of ours.
         found = _in_one_line(error)
+        if not isinstance(error, (OSError, ValueError, RuntimeError)):
+            found = f"a file of it is damaged, or holds what it should not ({found})"
         hint = (
             ""
             if path.exists()
