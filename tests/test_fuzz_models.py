@@ -17,12 +17,13 @@ import tiny_runs
 import torch
 from tiny_gguf import write_gguf
 
+from preflab.generate import Sampling, encode_prompts, generate
 from preflab.model.adapters import add_lora
 from preflab.model.load import load_model
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer
 from preflab.recipes.data import template_of
-from preflab.records import UserError
+from preflab.records import Comparison, Message, UserError
 
 ODD: tuple[Any, ...] = (
     *(None, True, -1, 0, 1.5, "x", "", [], {}, [1], {"a": 1}, "../../etc/passwd", "\x00"),
@@ -56,14 +57,18 @@ def _policy(folder: Path) -> Any:
 
 
 def use(folder: Path) -> None:
-    """Template and weights, as every command reads them. A UserError is how a damaged file may end, and nothing else."""
+    """Tokenise, load and generate, as commands do. A UserError is how a damaged file may end, and nothing else."""
+    said = "fine"
     try:
-        template_of(str(folder), None)
-        _policy(folder)
+        template = template_of(str(folder), None)
+        model = _policy(folder).eval()
+        prompts, _ = encode_prompts([Comparison((Message("user", "Hello there"),), ())], template)
+        list(generate(model, template, prompts, Sampling(temperature=0.0, max_new_tokens=3)))
     except UserError as error:
-        assert str(error).strip()
-        assert len(str(error)) < 3000
-        assert "report!" not in str(error)
+        said = str(error)
+    assert said.strip()
+    assert len(said) < 3000
+    assert "report!" not in said
 
 
 def of_keys(content: Any, draw: random.Random) -> Any:

@@ -116,7 +116,7 @@ def own_stop_ids(name: str, *, revision: str | None = None) -> tuple[int, ...]:
         for value in (config.get("eos_token_id"), inner.get("eos_token_id")):
             for token_id in value if isinstance(value, list) else [] if value is None else [value]:
                 if type(token_id) is not int or token_id >= 2**31:
-                    raise UserError(f"{name}/{file}: eos_token_id is {value!r}; it must be a token's id or a list")
+                    raise UserError(f"{name}/{file}: eos_token_id is {value!r:.60}; it must be a token's id or a list")
                 if token_id >= 0:
                     found[token_id] = None
     return tuple(found)
