@@ -43,13 +43,21 @@ def explain_failure(error: BaseException, place: object) -> str | None:
     `place` stands for the file where the error names none.
     """
     for link in _chain(error):
-        if isinstance(link, MemoryError):
+        if is_out_of_memory(link):
             return "out of memory; use a smaller batch, shorter rows, or a machine with more memory"
         code, name = _code(link), getattr(link, "filename", None)
         if code in _ADVICE and (code not in _NEEDS_NAME or (name and link is error)):
             shown = str(name or place)
             return f"{shown if len(shown) <= _LONGEST else shown[:_LONGEST] + '…'}: {_ADVICE[code]}"
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: torch raises an error of its own for a GPU, and for the CPU one that any fault has."""
+    words = ("DefaultCPUAllocator", "not enough memory", "Cannot allocate memory", "out of memory")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -340,8 +340,8 @@ def open_stage(directory: Path, inputs: Mapping[str, object], *, overwrite: bool
         ):
             raise UserError(f"{directory}: holds files but no run of preflab (no stage.json); choose another folder")
     elif stage.status != "clearing" and not overwrite:
-        if stage.fingerprint != fingerprint(now):
-            listed = "\n".join(f"  {line}" for line in differences(stage.inputs, now))
+        if stage.fingerprint != fingerprint(now) and (found := differences(stage.inputs, now)):
+            listed = "\n".join(f"  {line}" for line in found)
             advice = "choose another folder, restore these inputs, or overwrite that run"
             raise UserError(f"{directory}: holds a run made from other inputs:\n{listed}\n{advice}")
         return "done" if stage.status == "done" else "resume"
@@ -381,9 +381,13 @@ def _write_stage(directory: Path, stage: Stage) -> None:
 
 
 def differences(before: object, now: object, name: str = "") -> list[str]:
-    """One line for each leaf in which two nested mappings differ: "settings.beta: 0.1 there, 0.2 now"."""
+    """One line for each leaf in which two nested mappings differ: "settings.beta: 0.1 there, 0.2 now".
+
+    What is null is the same as what is not there: a setting that is not made use of, or that there was not yet.
+    """
     if isinstance(before, Mapping) and isinstance(now, Mapping):
-        pairs = {key: (before.get(key, "nothing"), now.get(key, "nothing")) for key in dict.fromkeys([*before, *now])}
+        names = [name for name in {**before, **now} if not before.get(name) is now.get(name) is None]
+        pairs = {name: (before.get(name, "nothing"), now.get(name, "nothing")) for name in names}
         prefix = f"{name}." if name else ""
         return [line for key, pair in pairs.items() for line in differences(*pair, f"{prefix}{key}")]
     return [] if before == now else [f"{name}: {before} there, {now} now"]

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from preflab.records import UserError
+
 Indices = NDArray[np.int64]
 
 BUCKET = 64
@@ -59,12 +61,21 @@ class Plan:
 
 
 def plan_training(
-    lengths: Indices, *, epochs: float, max_steps: int, batch_size: int, max_tokens: int | None, passes: int, seed: int
+    lengths: Indices,
+    *,
+    epochs: float,
+    max_steps: int,
+    batch_size: int,
+    max_tokens: int | None,
+    passes: int,
+    seed: int,
+    most: int = 1_000_000,
 ) -> Plan:
     """Plan a run over comparisons of these lengths (tokens that each takes in a batch).
 
     `passes` are the forward passes of a step, over all processes. A positive `max_steps` overrides `epochs`. The
-    longest steps of the first epoch come first: what they survive, later steps very likely do too.
+    longest steps of the first epoch come first: what they survive, later steps very likely do too. Raises UserError
+    where several epochs would take more than `most` steps, before they are planned.
     """
     steps: list[Step] = []
     ends: list[int] = []
@@ -73,6 +84,11 @@ def plan_training(
         rng = np.random.default_rng((seed, epoch))
         own = _budgeted(lengths, max_tokens, passes, rng) if max_tokens else _fixed(lengths, batch_size, passes, rng)
         if epoch == 0:
+            if max_steps <= 0 and epochs > 1 and len(own) * epochs > most:
+                raise UserError(
+                    f"num_train_epochs: found {epochs:g}, which is {len(own) * epochs:,.0f} optimizer steps of these "
+                    f"rows; at most {most:,} are planned"
+                )
             own = _longest_first(own, lengths)
         ends.append(len(steps) + len(own))
         if max_steps <= 0 and epochs - epoch < 1:
@@ -80,6 +96,11 @@ def plan_training(
         steps += own
         epoch += 1
     return Plan(tuple(steps[:max_steps] if max_steps > 0 else steps), tuple(ends))
+
+
+def tenth(steps: int) -> int:
+    """Steps between two evaluations, so that there are ten of them whatever a run's length (and at most one more)."""
+    return max(1, steps // 10)
 
 
 def plan_evaluation(lengths: Indices, *, batch_size: int, max_tokens: int | None) -> list[Indices]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from preflab.data.batches import plan_training
+from preflab.data.batches import plan_training, tenth
 from preflab.data.comparisons import Need as RowsNeed
 from preflab.data.comparisons import Side
 from preflab.experiments.amounts import SAMPLE, Amount, Wanted
@@ -179,7 +179,8 @@ def _forward(
     for mismatched in training[1:]:
         found += mismatched.tokens(course.rows, min(_read_at_once(mismatched, settings), course.rows / course.steps))
     if held_out and settings.eval_strategy != "no":
-        every = settings.eval_steps if settings.eval_strategy == "steps" else course.epoch
+        steps = settings.eval_steps or tenth(int(course.steps))
+        every = steps if settings.eval_strategy == "steps" else course.epoch
         evaluations = 1 + math.ceil(course.steps / every)
         for rows in held_out:
             found += rows.tokens(evaluations * rows.count, _read_at_once(rows, settings))

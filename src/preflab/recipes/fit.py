@@ -5,6 +5,7 @@ objective.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,8 +19,9 @@ from torch import nn
 from transformers import get_scheduler
 
 from preflab.config import resolved
-from preflab.data.batches import Indices, Plan, Step, plan_evaluation, plan_training
-from preflab.recipes.settings import TrainSettings
+from preflab.data.batches import Indices, Plan, Step, plan_evaluation, plan_training, tenth
+from preflab.failures import is_out_of_memory
+from preflab.recipes.settings import MOST_STEPS, TrainSettings
 from preflab.records import UserError
 from preflab.train.checkpoint import Checkpoints, Progress
 from preflab.train.journal import Journal
@@ -65,7 +67,7 @@ def fit(
     plan = _plan(training, settings, _passes(settings, accelerator))
     total = len(plan.steps)
     optimizer = _adamw(module, settings, accelerator.device)
-    scheduler = get_scheduler(settings.lr_scheduler_type, optimizer, math.ceil(settings.warmup_ratio * total), total)
+    scheduler = get_scheduler(settings.lr_scheduler_type, optimizer, _warmup(settings, total), total)
     _tell_deepspeed(accelerator, settings)
     prepared, optimizer = accelerator.prepare(module, optimizer)
     checkpoints = _checkpoints(accelerator, Trainable(prepared, optimizer, scheduler), settings, total)
@@ -97,6 +99,12 @@ def fit(
     for tracker in accelerator.trackers:  # not `end_training`, after which processes could not wait for one another
         tracker.finish()
     return Trained(prepared, course.progress.step)
+
+
+def _warmup(settings: TrainSettings, steps: int) -> int:
+    """Steps with a rising learning rate."""
+    given = settings.warmup_steps
+    return math.ceil(settings.warmup_ratio * steps) if given is None else given
 
 
 def always(step_fn: StepFn) -> StepFns:
@@ -148,6 +156,7 @@ def _plan(rows: RankedRows, settings: TrainSettings, passes: int) -> Plan:
         max_tokens=settings.max_tokens_per_batch,
         passes=passes,
         seed=settings.seed,
+        most=MOST_STEPS,
     )
 
 
@@ -164,6 +173,7 @@ class _Course:
 
     def __post_init__(self) -> None:
         self.pending: list[Totals] = []
+        self.eval_steps = self.settings.eval_steps or tenth(len(self.plan.steps))
 
     def begin(self) -> None:
         """Evaluate before the first step: a yardstick, and every metric's name is known before hours are spent."""
@@ -180,7 +190,7 @@ class _Course:
         self.progress = replace(self.progress, step=report.step, tokens=self.progress.tokens + report.tokens)
         self.pending.append(report.totals)
         saving = not last and self._due(settings.save_strategy, settings.save_steps)
-        evaluating = self.evaluate and (last or self._due(settings.eval_strategy, settings.eval_steps))
+        evaluating = self.evaluate and (last or self._due(settings.eval_strategy, self.eval_steps))
         # A line wherever a checkpoint may be, so that a resumed run writes the lines of one that was never stopped.
         if report.step == 1 or last or saving or evaluating or report.step % settings.logging_steps == 0:
             rates = {"learning_rate": report.learning_rate, "grad_norm": report.grad_norm}
@@ -294,7 +304,24 @@ def _tell_deepspeed(accelerator: Accelerator, settings: TrainSettings) -> None:
 
 
 def _start_trackers(accelerator: Accelerator, settings: TrainSettings) -> None:
-    accelerator.init_trackers("tracking", config={name: str(value) for name, value in resolved(settings).items()})
+    """Under the project that the tracker's own variable names (WANDB_PROJECT, TRACKIO_PROJECT), as a run that is called
+    like the output folder. TensorBoard's files lie in `tracking`.
+    """
+    config = {name: str(value) for name, value in resolved(settings).items()}
+    names = [name for name in settings.report_to if name != "none"]
+    project = next((value for name in names if (value := os.environ.get(f"{name.upper()}_PROJECT", "").strip())), None)
+    online = [name for name in names if name != "tensorboard"]
+    try:
+        accelerator.init_trackers(
+            (project or "preflab") if online else "tracking",
+            config=config,
+            init_kwargs={name: {"name": settings.output_dir.name} for name in online},
+        )
+    except Exception as error:  # a tracker raises what its HTTP library does, or errors of its own
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(
+            f"report_to: {', '.join(names)} could not be started: {reason}; mend that, or choose --report-to none"
+        ) from error
 
 
 @contextmanager
@@ -304,7 +331,9 @@ def _explaining(settings: TrainSettings, checkpoints: Checkpoints) -> Iterator[N
         yield
     except NotFiniteError as error:
         raise UserError(f"{error}. {checkpoints.describe_latest()}") from None
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise UserError(
             f"out of memory ({str(error).splitlines()[0] if str(error) else 'no details'}). What helps, from the "
             f"mildest: a smaller per_device_train_batch_size (now {settings.per_device_train_batch_size}) with as many "

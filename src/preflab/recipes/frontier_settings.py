@@ -9,7 +9,7 @@ from pydantic import Field
 
 from preflab.config import Positional, Settings, Values
 from preflab.data.columns import COLUMNS_HELP, ColumnNames
-from preflab.recipes.settings import Dtype, GenerateSettings, ModelSettings
+from preflab.recipes.settings import MOST_SEED, Dtype, GenerateSettings, ModelSettings
 
 
 class RolloutSettings(Settings):
@@ -20,7 +20,7 @@ class RolloutSettings(Settings):
     max_prompt_length: int = Field(
         default=1024, ge=1, description=GenerateSettings.model_fields["max_prompt_length"].description
     )
-    seed: int = Field(default=42, ge=0, description="Seed of sampling, and of the choice of prompts.")
+    seed: int = Field(default=42, ge=0, le=MOST_SEED, description="Seed of sampling, and of the choice of prompts.")
 
 
 class FrontierSettings(RolloutSettings):

@@ -10,7 +10,7 @@ from pydantic import Field
 from preflab.config import Positional, Settings, Values
 from preflab.data.columns import COLUMNS_HELP, ColumnNames
 from preflab.judge.orders import Orders, VerdictFrom
-from preflab.recipes.settings import Dtype, ScoreSettings
+from preflab.recipes.settings import MOST_SEED, Dtype, ScoreSettings
 
 FORMAT_WITH_ANSWERS = (
     "Format of the rows: a name, which is for the prompts, or, where it is one of single responses, for the files of "
@@ -99,7 +99,7 @@ class JudgeSettings(JudgingSettings):
     prompts: tuple[str, ...] = Field(default=(), description="For `chosen`: the sources of preference data.")
     format: str | None = Field(default=None, description=FORMAT_WITH_ANSWERS)
     columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)
-    seed: int = Field(default=42, ge=0, description="Seed of random orders.")
+    seed: int = Field(default=42, ge=0, le=MOST_SEED, description="Seed of random orders.")
     output: Path | None = Field(
         default=None,
         description="Verdict file; an unfinished one is gone on with. By default "

@@ -7,7 +7,7 @@ document) is whole. `NAME.manifest.json` says what both belong to.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from preflab.config import Settings, resolved
 from preflab.durable import check_rows, sealed_rows
+from preflab.failures import is_out_of_memory
 from preflab.records import UserError
 from preflab.redaction import redact
 from preflab.rundir import differences, read_json, write_jsonl, write_manifest
@@ -65,8 +66,11 @@ def open_output(
     state: Literal["new", "resume", "done"] = "new"
     if manifest.exists() and not overwrite and (output.exists() or unfinished(output).exists()):
         earlier = _read_manifest(manifest)
-        there = {"settings": _relevant(earlier["settings"]), "data": earlier["data"]}
-        now = {"settings": _relevant(resolved(settings)), "data": redact(dict(fingerprints))}
+        data = redact(dict(fingerprints))
+        # Where something lies does not matter, as long as it is the same: a study's folder may be moved.
+        same = {name for name, value in data.items() if earlier["data"].get(name) == value}
+        there = {"settings": _relevant(earlier["settings"], but=same), "data": earlier["data"]}
+        now = {"settings": _relevant(resolved(settings), but=same), "data": data}
         if found := differences(there, now):
             listed = "\n".join(f"  {line}" for line in found)
             raise UserError(
@@ -159,10 +163,8 @@ def sealed(output: Path) -> AbstractContextManager[None]:
 def explaining_memory(batch_size: int, setting: str = "batch_size") -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
-        import torch  # here, because not every command that writes a file needs it, and it takes seconds
-
-        if not isinstance(error, torch.OutOfMemoryError):
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
         raise UserError(
             f"out of memory; run the same command with a {setting} below {batch_size}. What is finished is kept"
@@ -178,5 +180,5 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return found
 
 
-def _relevant(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in NOT_IN_RESULT}
+def _relevant(settings: Mapping[str, Any], *, but: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in NOT_IN_RESULT and name not in but}

@@ -5,6 +5,7 @@ Names follow `transformers.TrainingArguments` and TRL where they have one.
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +18,10 @@ from preflab.sandbox.world import MOST_ROWS
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Interval = Literal["no", "steps", "epoch"]
+MOST_STEPS = 1_000_000
+"""Optimizer steps of a run. Its plan is made first and held in memory, some hundred bytes a step."""
+MOST_SEED = 2**32 - 1
+"""What NumPy's generators take."""
 
 
 class ModelSettings(Settings):
@@ -118,15 +123,20 @@ class TrainSettings(Settings):
         default="cosine", description="Course of the learning rate, warm-up aside."
     )
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
+    warmup_steps: int | None = Field(
+        default=None, ge=0, description="The same as a number of steps; instead of warmup_ratio."
+    )
     bf16: bool | None = Field(
         default=None,
         description="bfloat16 arithmetic (mixed precision); by default on GPUs that have it, and on CPUs where a "
         "product of matrices in it, timed once, is at least 1.5 times as fast as in float32.",
     )
-    seed: int = Field(default=42, ge=0, description="Seed of data order, sampling and initialisation.")
+    seed: int = Field(default=42, ge=0, le=MOST_SEED, description="Seed of data order, sampling and initialisation.")
     logging_steps: int = Field(default=10, ge=1, description="Steps between two lines of metrics.jsonl.")
     eval_strategy: Interval = Field(default="steps", description="When to evaluate, where there is held-out data.")
-    eval_steps: int = Field(default=100, ge=1, description="Steps between two evaluations.")
+    eval_steps: int | None = Field(
+        default=None, ge=1, description="Steps between two evaluations; by default a tenth of the run."
+    )
     save_strategy: Interval = Field(default="steps", description="When to write a checkpoint.")
     save_steps: int = Field(default=100, ge=1, description="Steps between two checkpoints.")
     save_total_limit: int = Field(
@@ -152,7 +162,17 @@ class TrainSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _best_needs_checkpoints(self) -> TrainSettings:
+    def _fits_together(self) -> TrainSettings:
+        if self.max_steps == 0 or self.max_steps > MOST_STEPS:
+            raise UserError(
+                f"max_steps: found {self.max_steps}; give 1 to {MOST_STEPS:,} optimizer steps, or -1 to train for "
+                "num_train_epochs"
+            )
+        if self.warmup_steps is not None and "warmup_ratio" in self.model_fields_set:
+            raise UserError("warmup_steps and warmup_ratio are two ways to say one thing: give one of them")
+        for name in self.report_to:
+            if name != "none" and importlib.util.find_spec(name) is None:
+                raise UserError(f"report_to: {name} is not installed; pip install {name}, or choose another tracker")
         if self.load_best_model_at_end and "no" in (self.save_strategy, self.eval_strategy):
             raise UserError("load_best_model_at_end needs eval_strategy and save_strategy, and one of them is no")
         if self.early_stopping_patience and self.eval_strategy == "no":
@@ -202,7 +222,7 @@ class DecodingSettings(Settings):
     )
     num_return_sequences: int = Field(default=1, ge=1, description="Responses per prompt.")
     max_new_tokens: int = Field(default=512, ge=1, description="Token cap of a response.")
-    seed: int = Field(default=42, ge=0, description="Seed of sampling, and of the choice of prompts.")
+    seed: int = Field(default=42, ge=0, le=MOST_SEED, description="Seed of sampling, and of the choice of prompts.")
 
 
 class SamplingSettings(DecodingSettings):
@@ -254,7 +274,7 @@ class ScoreSettings(Settings):
     )
     trust_remote_code: bool = Field(default=False, description="Run model code that comes with the weights.")
     batch_size: int = Field(default=16, ge=1, description="Comparisons per forward pass.")
-    seed: int = Field(default=42, ge=0, description="Seed of the sample.")
+    seed: int = Field(default=42, ge=0, le=MOST_SEED, description="Seed of the sample.")
     output: Path = Field(
         default=Path("runs/scores.jsonl"), description="File of scores, one line per row; a summary lies beside it."
     )
@@ -267,7 +287,7 @@ class WinrateSettings(Settings):
     files: Annotated[tuple[Path, ...], Positional()] = Field(
         description="Verdict files: ours, finished or not, of the same layout, or AlpacaEval's annotations.json."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of the bootstrap.")
+    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the bootstrap.")
     json_output: bool = Field(default=False, alias="json", description="Print JSON instead of tables.")
 
 
@@ -321,7 +341,7 @@ class SandboxSettings(Settings):
         default=0.5, ge=0, description="Temperature of the annotators' Bradley-Terry choices; 0: no noise."
     )
     length_bias: float = Field(default=0.0, description="How much annotators like length for its own sake.")
-    seed: int = Field(default=0, ge=0, description="Seed of the world.")
+    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the world.")
 
 
 class RunSettings(Settings):
@@ -347,5 +367,5 @@ class QuickstartSettings(Settings):
     output_dir: Path = Field(
         default=Path("runs/quickstart"), description="Folder of the run; an unfinished one is gone on with."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of the world and of all training.")
+    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the world and of all training.")
     overwrite: bool = Field(default=False, description="Discard what the folder holds and start anew.")

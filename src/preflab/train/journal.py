@@ -46,9 +46,24 @@ class Journal:
         """Add a line for this step, and tell the trackers."""
         if self._main:
             append_jsonl(self._path, [{"step": step, **metrics}])
-        self._accelerator.log(metrics, step=step)
+        self._tell_trackers(step, metrics)
         self._shown |= {name: value for name, value in metrics.items() if name in SHOWN}
         self._bar.update(self._task, shown="  ".join(f"{name} {value:.3f}" for name, value in self._shown.items()))
+
+    def _tell_trackers(self, step: int, metrics: dict[str, float]) -> None:
+        """One that fails is told of and left alone from then on: it is not worth the training."""
+        if not self._main:
+            return
+        for tracker in [*self._accelerator.trackers]:
+            try:
+                tracker.log(metrics, step=step)
+            except Exception as error:  # whatever its own library raises
+                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                self.say(
+                    f"warning: {tracker.name} failed at step {step} ({reason}), and is told nothing more; {METRICS} "
+                    "goes on"
+                )
+                self._accelerator.trackers.remove(tracker)
 
     def sync(self) -> None:
         """Wait until all lines have reached the disk: no checkpoint may outlive the lines before it."""
