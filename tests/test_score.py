@@ -291,3 +291,17 @@ def test_a_summary_that_does_not_follow_from_the_rows_is_an_error(trained: Path,
     (tmp_path / "s.jsonl").write_text("".join(lines[:-1]))
     with pytest.raises(UserError, match="rows, prompts, responses, pairs"):
         load_scores(tmp_path / "s.jsonl")
+
+
+def test_rows_of_several_sources_name_their_own(trained: Path, pairs: str, tmp_path: Path) -> None:
+    specs = (f"{pairs}[:3]", f"{pairs}[3:]")
+    result = score_responses(ScoreSettings(data=specs, reward_model=str(trained), output=tmp_path / "s.jsonl"))
+    rows = list(read_jsonl(result.output))
+    assert [row["source"] for row in rows] == [specs[0]] * 3 + [specs[1]] * (len(rows) - 3)
+    assert {name: found["rows"] for name, found in result.summary["sources"].items()} == {
+        specs[0]: 3,
+        specs[1]: len(rows) - 3,
+    }
+    alone = score_responses(ScoreSettings(data=(pairs,), reward_model=str(trained), output=tmp_path / "one.jsonl"))
+    assert "source" not in next(iter(read_jsonl(alone.output)))
+    assert "sources" not in alone.summary

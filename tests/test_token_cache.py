@@ -17,6 +17,7 @@ import tiny_tokenizers
 
 from preflab.data import cache
 from preflab.data.cache import TokenizedDataset, tokenized
+from preflab.data.rendering import Rendering
 from preflab.data.templates import apply_named_template
 from preflab.data.tokenize import ChatTemplate, Dropped
 from preflab.records import Comparison, Message, TokenizedComparison, UserError
@@ -101,7 +102,7 @@ def test_second_run_tokenises_nothing(template: ChatTemplate, tmp_path: Path, mo
 
     fresh = ChatTemplate(tiny_tokenizers.qwen())
     monkeypatch.setattr(ChatTemplate, "_token_ids", impossible)
-    monkeypatch.setattr(ChatTemplate, "_render", impossible)
+    monkeypatch.setattr(Rendering, "render", impossible)
     second = build(fresh, tmp_path, untouchable())
     assert list(second) == list(first)
     assert second.fingerprint == first.fingerprint

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -20,7 +20,10 @@ Row = dict[str, Any]
 
 
 def score_rows(
-    items: Iterable[Comparison | Dropped], dataset: TokenizedDataset, scores: NDArray[np.float64]
+    items: Iterable[Comparison | Dropped],
+    dataset: TokenizedDataset,
+    scores: NDArray[np.float64],
+    source_of: Callable[[int], str] | None = None,
 ) -> Iterator[Row]:
     """One row for each comparison that was scored, in the order of the source.
 
@@ -28,9 +31,11 @@ def score_rows(
         items: the source again, from which the text comes.
         dataset: the same comparisons as they were scored.
         scores: [R] the rewards of all responses, as `dataset.response_offsets` has them.
+        source_of: of several sources, row number -> name of the row's own.
 
     A pair gives `chosen`, `rejected`, `score_chosen` and `score_rejected`; more responses give `responses` and
-    `scores`, best first; a single one `response` and `score`, with the `row` and `sample` that generation gave it.
+    `scores`, best first; a single one `response` and `score`, with the `row` and `sample` that generation gave it. Of
+    several sources, each row has its own as `source`.
     """
     index = 0
     for item in items:
@@ -38,7 +43,8 @@ def score_rows(
             continue
         own = scores[dataset.response_offsets[index] : dataset.response_offsets[index + 1]]
         index += 1
-        yield _row(item, [float(score) for score in own])
+        row = _row(item, [float(score) for score in own])
+        yield row | ({"source": source_of(item.row)} if source_of else {})
     assert index == len(dataset), "the source has the rows that were tokenised, in the same order"
 
 
@@ -81,17 +87,27 @@ def scores_of(row: Row) -> tuple[float, ...]:
     return scores
 
 
-def summarize(rows: Iterable[Row], precision: Precision = "float32") -> dict[str, float | int]:
+def summarize(rows: Iterable[Row], precision: Precision = "float32") -> dict[str, Any]:
     """Figures over rows of scores, by the rules of training and evaluation.
 
     `reward_mean` and `reward_std` (of the population: divided by n) pool all responses. `accuracy` is the share of
     pairs whose better response has the higher reward; a comparison of more than two responses weighs as much as a pair.
     Rewards that differ by no more than rounding in this precision are a tie, which is half a success. `prompts` counts
-    the prompts that differ: rows of the same prompt are samples of it.
+    the prompts that differ: rows of the same prompt are samples of it. Where rows name several sources, `sources` has
+    the same figures of each.
 
     Raises UserError for a reward that is no finite number.
     """
-    found = scored(rows)
+    by_source: dict[str, list[Scored]] = {}
+    for row in rows:
+        by_source.setdefault(str(row.get("source", "")), []).append((scores_of(row), _unit(row)))
+    figures: dict[str, Any] = dict(_figures([one for of in by_source.values() for one in of], precision))
+    if len(by_source) > 1:
+        figures["sources"] = {name: _figures(of, precision) for name, of in by_source.items()}
+    return figures
+
+
+def _figures(found: Sequence[Scored], precision: Precision) -> dict[str, float | int]:
     rewards = [score for scores, _ in found for score in scores]
     figures: dict[str, float | int] = {
         "rows": len(found),

@@ -210,7 +210,14 @@ def _digest(path: Path, known: KnownFiles) -> str:
         entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
         return fingerprint([[entry.name, _digest(entry, known)] for entry in entries])
     place, stat = str(path.absolute()), path.stat()
-    seen = known.get(place)
-    if seen is None or seen[:2] != [stat.st_size, stat.st_mtime_ns]:
-        seen = known[place] = [stat.st_size, stat.st_mtime_ns, digest_file(path)]
-    return str(seen[2])[:16]
+    if stat.st_size <= _READ_ANEW:
+        return digest_file(path)[:16]
+    seen, now = known.get(place), [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    if seen is None or seen[:-1] != now:
+        seen = known[place] = [*now, digest_file(path)]
+    return str(seen[-1])[:16]
+
+
+# Bytes of a file that is read each time (0.1 s): size and time of modification can be those of other content. Of larger
+# ones the time of the last change counts too, which nobody can set, and which moves with each write.
+_READ_ANEW = 64 << 20

@@ -18,6 +18,7 @@ from preflab.model.responses import Model, transformers_model
 from preflab.model.tokenizers import check_ids, embedding_rows, load_tokenizer, padding_for
 from preflab.recipes.settings import DataSettings, ModelSettings, RewardSettings
 from preflab.records import Comparison, UserError
+from preflab.terminal import say
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,12 @@ def check_rows(model: Model, dataset: TokenizedDataset) -> None:
     """Refuse rows with ids that the model's embeddings do not have. Raises UserError with the first of them."""
     if found := dataset.beyond(embedding_rows(transformers_model(model))):
         check_ids(model, found[1], f"row {found[0]}")
+
+
+def tell_notes(source: Source) -> None:
+    """Tell the person at the terminal what is to be known of a source: that it mixes splits, say."""
+    for note in source.notes:
+        say(f"warning: {note}")
 
 
 def count_by_reason(dropped: Iterable[Dropped]) -> dict[str, Any]:

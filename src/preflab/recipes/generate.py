@@ -15,7 +15,7 @@ from preflab.generate import Prompt, Sampling, encode_prompts, generate
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
 from preflab.model.responses import Model
-from preflab.recipes.data import count_by_reason, load_template
+from preflab.recipes.data import count_by_reason, load_template, tell_notes
 from preflab.recipes.output import alone, beside, explaining_memory, finish_output, open_output, unfinished
 from preflab.recipes.settings import GenerateSettings
 from preflab.recipes.stage import announce, fingerprint_weights, make_accelerator
@@ -80,6 +80,7 @@ def generate_responses(settings: GenerateSettings) -> GenerateResult:
 def read_prompts(settings: GenerateSettings, template: ChatTemplate) -> tuple[list[Prompt], list[Dropped], str]:
     """Prompts, rows without one, and the fingerprint of where they come from. Raises UserError where there is none."""
     source = open_sources(settings.prompts, settings.columns)
+    tell_notes(source)
     if settings.max_samples:
         source = sample_rows(source, settings.max_samples, settings.seed)
     formats = choose_formats(source, settings.format)

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from preflab.figures.study_figures import draw_pairs
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
 from preflab.model.responses import Model, ResponseRewards, check_positions, collator
-from preflab.recipes.data import check_rows, count_by_reason, template_of
+from preflab.recipes.data import check_rows, count_by_reason, tell_notes, template_of
 from preflab.recipes.output import alone, beside, explaining_memory, finish_output, open_output
 from preflab.recipes.settings import ScoreSettings
 from preflab.recipes.stage import fingerprint_weights, make_accelerator
@@ -52,11 +53,15 @@ class ScoreResult:
             for name, value in self.summary.items()
             if isinstance(value, (int, float))
         ]
+        for source, figures in self.summary.get("sources", {}).items():
+            named = ", ".join(f"{name} {figures[name]:.4g}" for name in _OF_A_SOURCE if name in figures)
+            shown.append(f"  {source}: {named}")
         shown += sample_lines(self.summary.get("samples", {}))
         lost = [f"  not scored, {reason}: {rows['count']}" for reason, rows in self.summary["dropped"].items()]
         return "\n".join([*shown, *lost, f"scores: {self.output}"])
 
 
+_OF_A_SOURCE = ("rows", "prompts", "accuracy", "reward_mean", "reward_std")
 _MEANINGS = {
     "accuracy": " (ties half)",
     "accuracy_low": " (95 % interval over prompts)",
@@ -103,7 +108,8 @@ def score_responses(settings: ScoreSettings) -> ScoreResult:
         values = rewards(accelerator, model, dataset, batch_size=settings.batch_size)
         check_rewards(settings.reward_model, dataset, values)
         if accelerator.is_main_process:
-            finish_output(settings.output, score_rows(_responses(source, formats), dataset, values))
+            source_of = partial(_source_of, source) if source.parts else None
+            finish_output(settings.output, score_rows(_responses(source, formats), dataset, values, source_of))
             dropped = _not_scored(source, formats, dataset, template, settings)
             precision = precision_of(dtype)
             summary = {
@@ -113,12 +119,16 @@ def score_responses(settings: ScoreSettings) -> ScoreResult:
                 "dropped": count_by_reason(dropped),
             }
             write_json(beside(settings.output, "summary.json"), summary)
-            _draw_histograms(source, settings.output)
+            _draw_histograms(settings.output)
         accelerator.wait_for_everyone()
     return load_scores(settings.output)
 
 
-def _draw_histograms(source: Source, output: Path) -> None:
+def _source_of(source: Source, row: int) -> str:
+    return source.parts[source.part_of(row)].name
+
+
+def _draw_histograms(output: Path) -> None:
     """Of pairs, NAME.delta_hist.png and NAME.score_hist.png beside the rows; where there are several sources (a train
     split and a test split, say), one is set against the other.
     """
@@ -126,8 +136,7 @@ def _draw_histograms(source: Source, output: Path) -> None:
     for row in read_jsonl(output):
         best, *others = scores_of(row)
         if others:
-            name = source.parts[source.part_of(row["row"])].name if source.parts else ""
-            parts.setdefault(name, []).append({"score_chosen": best, "score_rejected": others[-1]})
+            parts.setdefault(row.get("source", ""), []).append({"score_chosen": best, "score_rejected": others[-1]})
     draw_pairs(parts, delta=beside(output, "delta_hist.png"), scores=beside(output, "score_hist.png"))
 
 
@@ -221,6 +230,7 @@ def _first_of_the_same(dataset: TokenizedDataset) -> NDArray[np.int64]:
 
 def _open(settings: ScoreSettings) -> tuple[Source, Sequence[NamedFormat]]:
     source = open_sources(settings.data, settings.columns)
+    tell_notes(source)
     if settings.max_samples:
         source = sample_rows(source, settings.max_samples, settings.seed)
     return source, choose_formats(source, settings.format)

@@ -14,7 +14,7 @@ from preflab.data.answers import AnswerRow, apart, format_of_prompts, is_answer_
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_sources
 from preflab.data.tokenize import Dropped
-from preflab.recipes.data import count_by_reason
+from preflab.recipes.data import count_by_reason, tell_notes
 from preflab.recipes.generate import generate_responses
 from preflab.recipes.output import finish_output, open_output
 from preflab.recipes.players import Entry, short_name
@@ -73,13 +73,15 @@ def study_prompts(settings: StudySettings, given: Mapping[str, Sequence[AnswerRo
 def _prompts_of_sources(settings: StudySettings, files: Sequence[str]) -> Iterator[Row]:
     """Rows that cannot be used are counted and told."""
     source = open_sources(settings.prompts, settings.columns, beside=files)
+    tell_notes(source)
     dropped: list[Dropped] = []
     for item in read_comparisons(source, choose_formats(source, format_of_prompts(settings.format, files))):
         if isinstance(item, Dropped):
             dropped.append(item)
             continue
         by_part = source.parts[source.part_of(item.row)].name if source.parts else None
-        subset = _subset(item.meta, settings.subset_by) or (None if settings.subset_by else by_part)
+        # Of several sources each makes a subset, unless a column was asked for.
+        subset = by_part if by_part and not settings.subset_by else _subset(item.meta, settings.subset_by)
         row = _prompt_row(item.prompt, item.row, subset)
         if len(item.responses) > 1:
             # What was thought before a response is nothing that a study judges or scores.
