@@ -239,7 +239,7 @@ def test_a_long_prompt_is_cut_as_in_training(trained: Path, tmp_path: Path) -> N
     data = write(tmp_path / "r.jsonl", {"prompt": "word " * 90 + "What is two plus two?", "response": "Four."})
     (cut,) = scored(trained / "model", data, tmp_path / "a.jsonl", max_prompt_length=12)
     (whole,) = scored(trained / "model", data, tmp_path / "b.jsonl")
-    template = template_of(str(trained / "model"), None)
+    template = template_of(str(trained / "model"), None, task="reward")
     row = Comparison((Message("user", "word " * 90 + "What is two plus two?"),), ("Four.",))
     ids = template.encode(row, max_prompt_length=12)
     model = load_model(str(trained / "model"), "reward", dtype=torch.float32)
@@ -295,13 +295,17 @@ def test_a_summary_that_does_not_follow_from_the_rows_is_an_error(trained: Path,
 
 def test_rows_of_several_sources_name_their_own(trained: Path, pairs: str, tmp_path: Path) -> None:
     specs = (f"{pairs}[:3]", f"{pairs}[3:]")
-    result = score_responses(ScoreSettings(data=specs, reward_model=str(trained), output=tmp_path / "s.jsonl"))
+    result = score_responses(
+        ScoreSettings(data=specs, reward_model=str(trained / "model"), output=tmp_path / "s.jsonl")
+    )
     rows = list(read_jsonl(result.output))
     assert [row["source"] for row in rows] == [specs[0]] * 3 + [specs[1]] * (len(rows) - 3)
     assert {name: found["rows"] for name, found in result.summary["sources"].items()} == {
         specs[0]: 3,
         specs[1]: len(rows) - 3,
     }
-    alone = score_responses(ScoreSettings(data=(pairs,), reward_model=str(trained), output=tmp_path / "one.jsonl"))
+    alone = score_responses(
+        ScoreSettings(data=(pairs,), reward_model=str(trained / "model"), output=tmp_path / "one.jsonl")
+    )
     assert "source" not in next(iter(read_jsonl(alone.output)))
     assert "sources" not in alone.summary

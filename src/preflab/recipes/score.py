@@ -155,12 +155,17 @@ def load_scores(output: Path) -> ScoreResult:
     return ScoreResult(output, {**figures, **{name: value for name, value in summary.items() if name not in figures}})
 
 
-def _agree(stated: object, figure: float) -> bool:
-    """Equal but for the last digits, which differ from one processor to the next."""
+def _agree(stated: object, figure: object) -> bool:
+    """Equal but for the last digits, which differ from one processor to the next; figures by name, each of them."""
+    if isinstance(figure, Mapping):
+        if not isinstance(stated, Mapping) or stated.keys() != figure.keys():
+            return False
+        return all(_agree(stated[name], figure[name]) for name in figure)
+    assert isinstance(figure, (int, float))
     return isinstance(stated, (int, float)) and math.isclose(stated, figure, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def _figures(output: Path, precision: Precision) -> dict[str, float | int]:
+def _figures(output: Path, precision: Precision) -> dict[str, Any]:
     """`summarize`, and the 95 % interval of the accuracy over prompts (bootstrap of whole prompts)."""
     try:
         figures, found = summarize(read_jsonl(output), precision), scored(read_jsonl(output))
