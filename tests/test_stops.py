@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from preflab.generate import Sampling, encode_prompts, generate
 from preflab.model.configs import own_stop_ids
 from preflab.model.load import load_model
+from preflab.model.save import save_model
+from preflab.model.tokenizers import load_tokenizer
 from preflab.recipes.data import template_of
 from preflab.recipes.merge import merge_adapter
 from preflab.recipes.settings import MergeSettings
@@ -77,6 +79,17 @@ def test_all_of_them_survive_training(model: Path, tmp_path: Path, lora: bool) -
         assert set(template_of(str(adapter), None).stop_ids) == {terminator, 300, 7, 301}
         merged = merge_adapter(MergeSettings(adapter=adapter, output_dir=tmp_path / "merged")).model
         assert set(GenerationConfig.from_pretrained(merged).eos_token_id) == {terminator, 300, 7, 301}
+
+
+@pytest.mark.parametrize("others", [{"temperature": 0.6, "top_p": 0.9}, {"early_stopping": True}, {"top_k": 0}])
+def test_generation_settings_that_contradict_each_other_do_not_lose_a_training(
+    model: Path, tmp_path: Path, others: dict[str, Any]
+) -> None:
+    """transformers reads them, with a warning, and would not write them."""
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [300, 7], "do_sample": False, **others}))
+    trained = load_model(str(model), "policy", dtype=torch.float32)
+    saved = save_model(trained, load_tokenizer(str(model)), tmp_path / "saved", stop_ids=(5, 300, 7))
+    assert GenerationConfig.from_pretrained(saved).eos_token_id == [5, 300, 7]
 
 
 @pytest.mark.parametrize("value", ["</s>", [1, "2"], 1.5, True, {"id": 3}, 10**30])

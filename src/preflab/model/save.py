@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from preflab.durable import whole_folder
 from preflab.model.adapters import write_config
@@ -33,6 +33,8 @@ def save_model(
     if stop_ids and inner.can_generate():
         inner.generation_config.eos_token_id = list(stop_ids)
         inner.generation_config.pad_token_id = tokenizer.pad_token_id
+    if inner.can_generate():
+        _make_valid(inner)
     with whole_folder(folder) as unfinished, quiet():
         if isinstance(model, PeftModel):
             # A row that was added for the padding token is never read, and the base model does not have it.
@@ -43,3 +45,15 @@ def save_model(
         tokenizer.save_pretrained(unfinished)
         check_stated(tokenizer, unfinished)
     return folder
+
+
+def _make_valid(model: PreTrainedModel) -> None:
+    """Leave of generation settings that contradict each other only the ids: transformers reads such settings (a
+    temperature without sampling, as many models have), and goes by none of them, but would not write them.
+    """
+    own = model.generation_config
+    try:
+        own.validate(strict=True)
+    except ValueError:
+        ids = {name: getattr(own, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model.generation_config = GenerationConfig(**ids)  # type: ignore[no-untyped-call]
