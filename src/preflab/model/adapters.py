@@ -124,6 +124,12 @@ def adapter_base(name: str) -> str | None:
     return base
 
 
+def base_revision(name: str) -> str | None:
+    """Which revision of the hub's base model an adapter is for; None for a local one, and for the newest."""
+    base, found = adapter_base(name), adapter_config(name).get("revision")
+    return found if isinstance(found, str) and base is not None and not Path(base).exists() else None
+
+
 def write_config(model: PeftModel, folder: Path) -> None:
     """Write an adapter's configuration anew: in one order, and its base model by a path that holds from everywhere.
 

@@ -12,9 +12,9 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from preflab.model.adapters import TASK_TYPES, Task, adapter_base, adapter_config
+from preflab.model.adapters import TASK_TYPES, Task, adapter_base, adapter_config, base_revision
 from preflab.model.damage import read_object, tensors_of
-from preflab.model.files import find_file, gguf, loading, where
+from preflab.model.files import find_file, gguf, loading, of_revision, where
 from preflab.model.snapshots import final_model
 from preflab.records import UserError
 
@@ -23,10 +23,10 @@ def read_config(name: str, *, trust_remote_code: bool = False, revision: str | N
     """The configuration of a model; of an adapter, that of its base model."""
     name = final_model(name) or name
     if base := adapter_base(name):
-        return read_config(base, trust_remote_code=trust_remote_code)
+        return read_config(base, trust_remote_code=trust_remote_code, revision=base_revision(name))
     with loading(name, "configuration"):
         config = AutoConfig.from_pretrained(
-            where(name), **gguf(name), trust_remote_code=trust_remote_code, revision=revision or "main"
+            where(name), **gguf(name), trust_remote_code=trust_remote_code, **of_revision(name, revision)
         )
     assert isinstance(config, PreTrainedConfig)
     return config
@@ -42,7 +42,8 @@ def check_kind(name: str, task: Task, *, trust_remote_code: bool = False, revisi
     name = final_model(name) or name
     if base := adapter_base(name):
         # What the adapter adapts is said where it is loaded; its base may be a language model under a reward head.
-        config = _read_object(base, "config.json", None)
+        revision = base_revision(name)
+        config = _read_object(base, "config.json", revision)
         if "ForSequenceClassification" not in " ".join(_classes(config)):
             task = "policy"
         name = base
@@ -107,7 +108,7 @@ def own_stop_ids(name: str, *, revision: str | None = None) -> tuple[int, ...]:
     """
     name = final_model(name) or name
     if base := adapter_base(name):
-        return own_stop_ids(base)
+        return own_stop_ids(base, revision=base_revision(name))
     found: dict[int, None] = {}
     for file in ("generation_config.json", "config.json"):
         config = _read_object(name, file, revision)

@@ -25,6 +25,15 @@ def gguf(name: str) -> dict[str, Any]:
     return {"gguf_file": Path(name).name} if name.endswith(".gguf") else {}
 
 
+def of_revision(name: str, revision: str | None) -> dict[str, str]:
+    """The option by which transformers loads a revision. Raises UserError for a local path, which has none."""
+    if revision is None:
+        return {}
+    if Path(name).exists():
+        raise UserError(f"revision {revision}: {name} is a local path; only ids of the hub have revisions")
+    return {"revision": revision}
+
+
 def find_file(name: str, file: str, revision: str | None = None) -> Path | None:
     """A file of a model's folder, or of the hub's, which is downloaded once; None where there is none."""
     if name.endswith(".gguf"):

@@ -15,11 +15,12 @@ from preflab.model.adapters import (
     Task,
     adapter_base,
     adapter_config,
+    base_revision,
     brings_head,
     load_adapter,
     trained_in_float32,
 )
-from preflab.model.files import gguf, loading, where
+from preflab.model.files import gguf, loading, of_revision, where
 from preflab.model.responses import Model
 from preflab.model.snapshots import final_model, put_weights
 from preflab.records import UserError
@@ -28,13 +29,20 @@ CLASSES = {"policy": AutoModelForCausalLM, "reward": AutoModelForSequenceClassif
 
 
 def load_model(
-    name: str, task: Task, *, dtype: torch.dtype, fresh_head: bool = False, trust_remote_code: bool = False
+    name: str,
+    task: Task,
+    *,
+    dtype: torch.dtype,
+    fresh_head: bool = False,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
 ) -> Model:
     """A policy, or a reward model with one label.
 
     An adapter folder gives its base model with the adapter on top, trainable. `fresh_head` allows a reward head that is
     not in the files and makes one (the caller seeds torch); otherwise a model without a trained head is refused.
-    A checkpoint's folder gives the run's model at that step.
+    A checkpoint's folder gives the run's model at that step. `revision` is a branch, tag or commit of a hub's id; of an
+    adapter's base model, its configuration names it.
     """
     if final := final_model(name):
         return put_weights(load_model(final, task, dtype=dtype, trust_remote_code=trust_remote_code), name)
@@ -44,7 +52,14 @@ def load_model(
         if adapted_task == TASK_TYPES[task].value:
             # Its base model need not have a reward head where the adapter brings one.
             own_head = task == "reward" and brings_head(name)
-            inner = load_model(base, task, dtype=dtype, fresh_head=own_head, trust_remote_code=trust_remote_code)
+            inner = load_model(
+                base,
+                task,
+                dtype=dtype,
+                fresh_head=own_head,
+                trust_remote_code=trust_remote_code,
+                revision=base_revision(name),
+            )
             assert isinstance(inner, PreTrainedModel)
             adapted = load_adapter(inner, name)
             return trained_in_float32(adapted) if task == "reward" else adapted
@@ -55,6 +70,7 @@ def load_model(
             f"(preflab merge {name} OUT) and start from OUT"
         )
     options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code, "output_loading_info": True}
+    options |= of_revision(name, revision)
     options |= gguf(name) | ({"num_labels": 1} if task == "reward" else {})
     with loading(name, "model"):
         model, info = CLASSES[task].from_pretrained(where(name), **options)

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from preflab.model.adapters import adapter_base
-from preflab.model.files import find_file, gguf, loading, where
+from preflab.model.adapters import adapter_base, base_revision
+from preflab.model.files import find_file, gguf, loading, of_revision, where
 from preflab.model.responses import Model, transformers_model
 from preflab.model.snapshots import final_model
 from preflab.records import UserError
@@ -39,10 +39,11 @@ def load_tokenizer(
     Raises:
         UserError: there is no tokenizer, it is damaged, or it makes no tokens of text.
     """
+    of_revision(name, revision)  # of a local path there is none
     name = final_model(name) or name
     if (base := adapter_base(name)) and not (Path(name) / "tokenizer_config.json").exists():
-        name, revision = base, None
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision or "main"}
+        name, revision = base, base_revision(name)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **of_revision(name, revision)}
     with loading(name, "tokenizer"):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where(name), **gguf(name), **options)
         file = find_file(name, "tokenizer.json", revision)

@@ -58,16 +58,18 @@ def load_template(settings: ModelSettings, task: Task = "policy") -> ChatTemplat
     language model, at the terminator. Where an adapter's base model has no token to pad with but the terminator, a line
     break is put after it and read: others would pass over the terminator as padding.
     """
-    fresh = task == "reward" and not is_reward_model(settings.model)
+    fresh = task == "reward" and not is_reward_model(settings.model, revision=settings.revision)
+    trust, revision = settings.trust_remote_code, settings.revision
     template = template_of(
         settings.model,
         settings.chat_template,
         settings.chat_template_kwargs,
         task="policy" if fresh else task,
-        trust_remote_code=settings.trust_remote_code,
+        trust_remote_code=trust,
+        revision=revision,
     )
     if fresh and isinstance(settings, RewardSettings) and settings.lora:
-        config = read_config(settings.model, trust_remote_code=settings.trust_remote_code).get_text_config()
+        config = read_config(settings.model, trust_remote_code=trust, revision=revision).get_text_config()
         tokenizer = template.tokenizer
         if padding_for(template.stop_ids, tokenizer, rows=getattr(config, "vocab_size", None)) is None:
             tokenizer.chat_template = template.ending_with("\n")
@@ -82,20 +84,22 @@ def template_of(
     *,
     task: Task = "policy",
     trust_remote_code: bool = False,
+    revision: str | None = None,
 ) -> ChatTemplate:
     """The chat template of a model by its name, or the template called `chat_template`; `values` are for its switches.
 
     A reward model is read where its author reads it, at the last token that its own template renders, which with models
     of ours is the terminator; with a template called by name, at the terminator.
     """
-    check_kind(model, task, trust_remote_code=trust_remote_code)
-    tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
+    check_kind(model, task, trust_remote_code=trust_remote_code, revision=revision)
+    tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code, revision=revision)
     apply_named_template(tokenizer, chat_template)
     apply_template_values(tokenizer, values or {})
+    stops = own_stop_ids(model, revision=revision)
     if task == "reward" and chat_template is None:
-        unread = unread_id(model, tokenizer.pad_token_id, trust_remote_code=trust_remote_code, revision=None)
-        return ChatTemplate(tokenizer, own_stop_ids=own_stop_ids(model), whole_turn=True, unread_id=unread)
-    return ChatTemplate(tokenizer, own_stop_ids=own_stop_ids(model))
+        unread = unread_id(model, tokenizer.pad_token_id, trust_remote_code=trust_remote_code, revision=revision)
+        return ChatTemplate(tokenizer, own_stop_ids=stops, whole_turn=True, unread_id=unread)
+    return ChatTemplate(tokenizer, own_stop_ids=stops)
 
 
 def load_splits(settings: DataSettings, template: ChatTemplate, *, need: Need, seed: int) -> Splits:

@@ -59,7 +59,13 @@ def generate_responses(settings: GenerateSettings) -> GenerateResult:
     prompts, dropped, data = read_prompts(settings, template)
     device = accelerator.device
     dtype = pick_dtype(settings.dtype, device, frozen=True)
-    model = load_model(settings.model, "policy", dtype=dtype, trust_remote_code=settings.trust_remote_code)
+    model = load_model(
+        settings.model,
+        "policy",
+        dtype=dtype,
+        trust_remote_code=settings.trust_remote_code,
+        revision=settings.revision,
+    )
     model = model.to(device).eval()
     fingerprints: dict[str, object] = {
         "model": fingerprint_weights(model),

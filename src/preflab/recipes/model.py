@@ -41,6 +41,7 @@ def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplat
         dtype=torch.float32 if merging else dtype,
         fresh_head=task == "reward",
         trust_remote_code=settings.trust_remote_code,
+        revision=settings.revision,
     )
     if isinstance(model, PeftModel) and merging:
         # Training all weights starts from what base and adapter are together.
@@ -65,6 +66,7 @@ def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplat
             dropout=settings.lora_dropout,
             targets=settings.lora_target_modules,
         )
+        model.peft_config[model.active_adapter].revision = settings.revision  # of the base model, for who loads it
     if settings.gradient_checkpointing:
         newer = getattr(inner, "activation_checkpointing_enable", None)  # as newer versions call it
         (newer or inner.gradient_checkpointing_enable)({"use_reentrant": False})

@@ -93,11 +93,18 @@ def score_responses(settings: ScoreSettings) -> ScoreResult:
         settings.chat_template_kwargs,
         task="reward",
         trust_remote_code=settings.trust_remote_code,
+        revision=settings.revision,
     )
     source, formats = _open(settings)
     dataset = _tokenize(source, formats, template, settings)
     dtype = pick_dtype(settings.dtype, accelerator.device, frozen=True)
-    model = load_model(settings.reward_model, "reward", dtype=dtype, trust_remote_code=settings.trust_remote_code)
+    model = load_model(
+        settings.reward_model,
+        "reward",
+        dtype=dtype,
+        trust_remote_code=settings.trust_remote_code,
+        revision=settings.revision,
+    )
     check_rows(model, dataset)
     check_positions(model, dataset.longest, f"lower max_length (now {settings.max_length})")
     fingerprints = {"reward_model": fingerprint_weights(model), "data": dataset.fingerprint}

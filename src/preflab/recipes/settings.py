@@ -41,6 +41,9 @@ class ModelSettings(Settings):
         description="Values for the chat template's own switches, such as enable_thinking=false. Saved with the "
         "tokenizer, so that all that follows asks the model in the same way.",
     )
+    revision: str | None = Field(
+        default=None, description="Branch, tag or commit of a hub's model; by default its main branch."
+    )
     trust_remote_code: bool = Field(default=False, description="Run model code that comes with the weights.")
 
 
@@ -261,6 +264,7 @@ class ScoreSettings(Settings):
     chat_template_kwargs: Values = Field(
         default={}, description="Values for the switches of the reward model's chat template."
     )
+    revision: str | None = Field(default=None, description="Branch, tag or commit of a hub's reward model.")
     format: str | None = Field(default=None, description=DataSettings.model_fields["format"].description)
     columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)
     max_samples: int | None = Field(default=None, ge=1, description="Score a seeded sample of this many rows.")
