@@ -250,3 +250,11 @@ def test_a_reward_adapter_pads_with_a_token_of_its_base(pairs: str, tmp_path: Pa
     before = len(pythia())
     train_reward(reward_settings(base, pairs, tmp_path / "run", lora=True, max_steps=1))
     assert len(load_tokenizer(str(tmp_path / "run" / "adapter"))) == before
+
+
+def test_a_configuration_of_fewer_layers_than_the_weights_is_refused(tmp_path: Path) -> None:
+    for architecture, key in (("qwen2", "num_hidden_layers"), ("gpt2", "n_layer"), ("gpt_neox", "num_hidden_layers")):
+        path = policy(tmp_path / architecture, architecture) / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), key: 1, "layer_types": None}))
+        with pytest.raises(UserError, match=r"weights are of no layer that its configuration names, such as .*1\."):
+            load_model(str(path.parent), "policy", dtype=torch.float32)

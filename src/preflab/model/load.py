@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from preflab.records import UserError
 
 CLASSES = {"policy": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
 
+_OF_A_LAYER = re.compile(r"\.(layers|h|blocks)\.\d+\.")
+
 
 def load_model(
     name: str,
@@ -47,29 +50,16 @@ def load_model(
     if final := final_model(name):
         return put_weights(load_model(final, task, dtype=dtype, trust_remote_code=trust_remote_code), name)
     check_model(Path(name))
+    options: dict[str, Any]
     if base := adapter_base(name):
-        adapted_task = adapter_config(name).get("task_type")
-        if adapted_task == TASK_TYPES[task].value:
-            # Its base model need not have a reward head where the adapter brings one.
-            own_head = task == "reward" and brings_head(name)
-            inner = load_model(
-                base,
-                task,
-                dtype=dtype,
-                fresh_head=own_head,
-                trust_remote_code=trust_remote_code,
-                revision=base_revision(name),
-            )
-            assert isinstance(inner, PreTrainedModel)
-            adapted = load_adapter(inner, name)
-            return trained_in_float32(adapted) if task == "reward" else adapted
-        if not fresh_head:
-            raise UserError(f"{name} is an adapter for {adapted_task}, not a {task} model")
-        raise UserError(
-            f"{name} is an adapter for {adapted_task}; a reward model starts from whole weights: merge it first "
-            f"(preflab merge {name} OUT) and start from OUT"
-        )
-    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code, "output_loading_info": True}
+        _check_adapts(name, task, fresh_head=fresh_head)
+        options = {"dtype": dtype, "trust_remote_code": trust_remote_code, "revision": base_revision(name)}
+        # Its base model need not have a reward head where the adapter brings one.
+        inner = load_model(base, task, fresh_head=task == "reward" and brings_head(name), **options)
+        assert isinstance(inner, PreTrainedModel)
+        adapted = load_adapter(inner, name)
+        return trained_in_float32(adapted) if task == "reward" else adapted
+    options = {"dtype": dtype, "trust_remote_code": trust_remote_code, "output_loading_info": True}
     options |= of_revision(name, revision)
     options |= gguf(name) | ({"num_labels": 1} if task == "reward" else {})
     with loading(name, "model"):
@@ -83,6 +73,11 @@ def load_model(
         )
     if unexpected := missing - {"score.weight"}:
         raise UserError(f"{name} lacks weights of {type(model).__name__}: {', '.join(sorted(unexpected)[:5])}")
+    if beyond := sorted(key for key in info["unexpected_keys"] if _OF_A_LAYER.search(key)):
+        raise UserError(
+            f"{name}: {len(beyond)} weights are of no layer that its configuration names, such as {beyond[0]}: "
+            "config.json and weights are not of one model, or are damaged"
+        )
     if name.endswith(".gguf"):
         # The weights are dequantised by now, but transformers still marks the model as quantised and would not save it.
         del model.config.quantization_config
@@ -90,6 +85,19 @@ def load_model(
         # Else an adapter would name the file's folder as its base model.
         model.name_or_path = name
     return _without_dropout(model)
+
+
+def _check_adapts(name: str, task: Task, *, fresh_head: bool) -> None:
+    """Refuse an adapter that is for another task."""
+    found = adapter_config(name).get("task_type")
+    if found == TASK_TYPES[task].value:
+        return
+    if not fresh_head:
+        raise UserError(f"{name} is an adapter for {found}, not a {task} model")
+    raise UserError(
+        f"{name} is an adapter for {found}; a reward model starts from whole weights: merge it first "
+        f"(preflab merge {name} OUT) and start from OUT"
+    )
 
 
 def _without_dropout(model: PreTrainedModel) -> PreTrainedModel:
