@@ -168,9 +168,12 @@ def test_a_row_without_an_end_is_given_up(ending: str, tmp_path: Path, monkeypat
 
 def test_what_grows_as_no_text_does_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_CHECKED_FROM", 1 << 16)
-    blank = written(tmp_path / "a.jsonl.gz", gzip.compress(b"\n" * (4 << 20)))
+    blank = written(tmp_path / "a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * (1 << 20)))
     with pytest.raises(UserError, match=r"a\.jsonl\.gz: its first \d+ MiB are more than 300 times"):
         rows_of(blank)
+    monkeypatch.setattr(reading, "_MOST_BLANK", 1000)
+    with pytest.raises(UserError, match=r"b\.jsonl, line 1001: more than 1,000 blank lines"):
+        rows_of(written(tmp_path / "b.jsonl", b"\n" * 2000))
     many = b"".join(b'{"a": %d}\n' % n for n in range(10_000))
     assert len(rows_of(written(tmp_path / "b.jsonl.gz", gzip.compress(many)))) == 10_000
 

@@ -184,9 +184,10 @@ def _holder(held: dict[str, Any]) -> str | None:
         _refuse_columns(held)
         return None
     if len(arrays) > 1:
+        likely = next((name for name in arrays if name in _HOLDERS), arrays[0])
         raise FileError(
             f"a JSON object must hold exactly one array of rows; it holds {len(arrays)}: {', '.join(arrays)}. Say "
-            f"which: add :{arrays[0]} to the file's name"
+            f"which: add :{likely} to the file's name"
         )
     return arrays[0]
 

@@ -18,6 +18,7 @@ TOO_LONG = f"a row of more than {LONGEST_ROW >> 20} MiB; a file has one row for 
 # Text shrinks to a tenth, and rarely below a fiftieth; gzip's utmost, of one byte repeated, is a thousandth.
 _CHECKED_FROM = 256 << 20
 _UTMOST_RATIO = 300
+_MOST_BLANK = 1_000_000
 
 
 class FileError(Exception):
@@ -52,10 +53,15 @@ def open_binary(path: Path) -> BinaryFile:
 
 
 def lines_of(file: BinaryFile) -> Iterator[bytes]:
-    """The lines of a file, none longer than `LONGEST_ROW`."""
-    number = 0
+    """The lines of a file, none longer than `LONGEST_ROW`, and not blank for ever."""
+    number = blank = 0
     while line := file.readline(LONGEST_ROW + 1):
         number += 1
+        blank = blank + 1 if line.isspace() else 0
+        if blank > _MOST_BLANK:
+            raise FileError(
+                f"more than {_MOST_BLANK:,} blank lines one after the other; no rows are to be expected", number
+            )
         if len(line) > LONGEST_ROW:
             raise FileError(TOO_LONG, number)
         yield line
