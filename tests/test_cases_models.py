@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import tiny_runs
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from shared_cases import case
 from test_score import policy, reward_settings, scored, write
 from tiny_models import tiny_config, tiny_model
 from tiny_tokenizers import pythia, qwen
 from transformers import (
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
     DebertaV2Config,
@@ -112,6 +114,46 @@ def test_tokens_beyond_the_embeddings_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=said):
         respond(folder, used, tmp_path / "r.jsonl")
     assert len(respond(folder, unused, tmp_path / "r.jsonl")) == 3
+
+
+def test_case_14_names_row_id_and_rows(tmp_path: Path) -> None:
+    data = case("14-tokenizer-larger-than-embeddings") / "28-added-token.jsonl"
+    folder = tiny_runs.write_model(tmp_path / "model")
+    tokenizer = load_tokenizer(str(folder))
+    rows = len(tokenizer)
+    tokenizer.add_tokens(["<|note|>"])
+    tokenizer.save_pretrained(folder)
+    for work in (
+        lambda: tiny_runs.run("sft", folder, tmp_path / "sft", train_data=(str(data),), eval_data=()),
+        lambda: tiny_runs.run("reward", folder, tmp_path / "reward", train_data=(str(data),), eval_data=()),
+        lambda: respond(folder, str(data), tmp_path / "r.jsonl"),
+    ):
+        with pytest.raises(UserError, match=rf"row 1 uses id {rows}, the model has {rows} rows"):
+            work()
+
+
+def test_case_20_pads_within_the_base(tmp_path: Path) -> None:
+    data = case("20-reward-adapter-elsewhere") / "00-plain.jsonl"
+    base = tiny_runs.write_model(tmp_path / "model")
+    tokenizer = load_tokenizer(str(base))
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(base)
+    lora = {**tiny_runs.LORA, "train_data": (str(data),), "eval_data": (), "max_steps": 3}
+    merged = tiny_runs.run("reward", base, tmp_path / "run", **lora).model
+    adapter = tmp_path / "run" / "adapter"
+    own = AutoTokenizer.from_pretrained(adapter)
+    inner = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+    model = PeftModel.from_pretrained(inner, adapter).eval()
+    model.config.pad_token_id = own.pad_token_id
+    rows = scored(merged, str(data), tmp_path / "s.jsonl")
+    chats = [
+        [*row["prompt"], {"role": "assistant", "content": row[side]}] for row in rows for side in ("chosen", "rejected")
+    ]
+    batch = own.apply_chat_template(chats, padding=True, return_tensors="pt", return_dict=True)
+    with torch.no_grad():
+        found = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, 0]
+    expected = [row[f"score_{side}"] for row in rows for side in ("chosen", "rejected")]
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)
 
 
 # ---- adapters -------------------------------------------------------------------------------------------------------

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
 
 from preflab.data.tokenize import ChatTemplate
 from preflab.model import adapters
 from preflab.model.configs import own_stop_ids
 from preflab.model.load import load_model
 from preflab.model.save import save_model
-from preflab.model.tokenizers import load_tokenizer, pad_apart_from, pad_with
+from preflab.model.tokenizers import load_tokenizer, pad_apart_from, pad_with, same_splits
 from preflab.recipes.model import example_ids
 from preflab.recipes.settings import MergeSettings
 from preflab.records import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ def merge_adapter(settings: MergeSettings) -> MergeResult:
     stop_ids = own_stop_ids(adapter)
     if tokenizer.chat_template:
         stop_ids = ChatTemplate(tokenizer, own_stop_ids=stop_ids).stop_ids
+    _tell_other_splits(adapter, tokenizer, settings)
     if task == "reward":
         if tokenizer.pad_token_id is None:
             pad_apart_from(stop_ids, tokenizer, merged)
@@ -56,3 +62,15 @@ def merge_adapter(settings: MergeSettings) -> MergeResult:
             pad_with(tokenizer.pad_token_id, tokenizer, merged)
     save_model(merged, tokenizer, folder, stop_ids=stop_ids)
     return MergeResult(folder, difference)
+
+
+def _tell_other_splits(adapter: str, tokenizer: PreTrainedTokenizerBase, settings: MergeSettings) -> None:
+    """Warn where an adapter's tokenizer splits text otherwise than its base model's, if that has one."""
+    with suppress(UserError):
+        base = load_tokenizer(
+            str(adapters.adapter_base(adapter)),
+            trust_remote_code=settings.trust_remote_code,
+            revision=adapters.base_revision(adapter),
+        )
+        if not same_splits(tokenizer, base):
+            log.warning("%s splits text in another way than its base model's tokenizer; its own is kept", adapter)
