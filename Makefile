@@ -5,7 +5,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test fuzz lint bench notebooks clean
+.PHONY: quickstart test fuzz kills lint bench notebooks clean
 
 quickstart: $(INSTALLED)  ## the whole chain on the embedded sandbox, on the CPU
 	$(BIN)/preflab quickstart
@@ -16,6 +16,9 @@ test: lint  ## everything that must hold; ends with pytest's own line
 
 fuzz: $(INSTALLED)  ## thousands of broken inputs, some minutes
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS) -m fuzz
+
+kills: $(INSTALLED)  ## every command killed at random moments and started again, some minutes
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -m kills
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ from test_checkpoints import zero_last_block
 from tiny_runs import LORA, run, write_model
 
 from preflab import durable
+from preflab.data.answers import read_answers
 from preflab.durable import CHECKSUMS, DamagedError, check_files, check_model, digests, whole_folder
 from preflab.model.load import load_model
 from preflab.recipes import fit, reference
@@ -23,6 +24,7 @@ from preflab.recipes.output import beside
 from preflab.recipes.settings import GenerateSettings, MergeSettings
 from preflab.records import UserError
 from preflab.rundir import read_json, write_json
+from preflab.train.journal import read_metrics
 
 # ---- folders -------------------------------------------------------------------------------------------------------
 
@@ -183,8 +185,17 @@ def test_rows_that_are_not_as_they_were_written_are_not_used(how: str, trained: 
         settings.output.write_bytes(whole.replace(b"eos", b"EOS").replace(b"length", b"Length"))
     with pytest.raises(UserError, match=r"r\.jsonl: is not as it was written.*--overwrite"):
         generate_responses(settings)
+    with pytest.raises(UserError, match=r"r\.jsonl: is not as it was written"):
+        read_answers(str(settings.output))
     generate_responses(GenerateSettings(**given, output=settings.output, overwrite=True))
     assert settings.output.read_bytes() == whole
+
+
+@pytest.mark.parametrize("line", ['{"loss": 1}', '{"step": "2"}', '{"step": null}'])
+def test_metrics_without_a_step_are_one_message(line: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + line + "\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: `step` is missing or no number"):
+        read_metrics(tmp_path)
 
 
 @pytest.mark.parametrize("manifest", ["[]", "{}", '{"settings": 1, "data": {}}', "3", "{"])

@@ -233,8 +233,8 @@ def read_frontier(folder: Path) -> Frontier:
         raise UserError(f"{folder}: holds no frontier (no {HEAD}); `preflab frontier` makes one")
     try:
         head = read_json(path)
-        prompts = [row["row"] for row in read_jsonl(folder / "prompts.jsonl")]
-        reference = list(read_jsonl(folder / "reference.jsonl"))
+        prompts = [row["row"] for row in read_jsonl(folder / "prompts.jsonl", whole=True)]
+        reference = list(read_jsonl(folder / "reference.jsonl", whole=True))
         samples, lowest = head["samples"], lowest_proxy(reference)
         return Frontier(
             reference=head["reference"],
@@ -252,7 +252,7 @@ def read_frontier(folder: Path) -> Frontier:
 def _policy(folder: Path, entry: Mapping[str, Any], prompts: Sequence[int], *, samples: int, lowest: float) -> Policy:
     path = folder / "responses" / f"{entry['name']}.jsonl"
     try:
-        measures = policy_measures(list(read_jsonl(path)), prompts, samples=samples, lowest=lowest)
+        measures = policy_measures(list(read_jsonl(path, whole=True)), prompts, samples=samples, lowest=lowest)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     _check(folder / HEAD, entry["name"], entry, measures)

@@ -32,6 +32,7 @@ from preflab.data.fields import excerpt
 from preflab.data.files import READERS, ending_of, read_file
 from preflab.data.folders import files_of, missing
 from preflab.data.hub import load_from_hub
+from preflab.durable import check_rows
 from preflab.records import UserError
 from preflab.rundir import digest_file, home_path
 
@@ -309,6 +310,8 @@ def _split_part(base: str) -> tuple[str, str | None]:
 def _file_source(path: Path, part: str | None = None) -> Source:
     if not path.is_file():
         raise UserError(missing(path))
+    # What preflab itself has written and finished, responses or scores, is used as it was written.
+    check_rows(path, path.with_name(f"{path.name.removesuffix('.jsonl').removesuffix('.json')}.manifest.json"))
     ending = ending_of(path)
     if ending not in READERS:
         raise UserError(f"{path}: files of this kind are not read; it must end in one of {', '.join(READERS)}")

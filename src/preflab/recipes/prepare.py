@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from accelerate import Accelerator
+from torch import nn
 
 from preflab.data.comparisons import Need
 from preflab.data.tokenize import ChatTemplate
@@ -60,4 +61,10 @@ def prepare(
     if not start_stage(accelerator, settings, command, {"model": fingerprint, **splits.fingerprints, **inputs}):
         return finished_result(accelerator, settings)
     announce(accelerator, splits.report())
+    if accelerator.num_processes > 1 and any(isinstance(part, nn.Dropout) and part.p for part in model.modules()):
+        announce(
+            accelerator,
+            f"dropout is drawn by each of the {accelerator.num_processes} processes for itself, so another number of "
+            "processes trains other weights; with lora_dropout 0 it does not matter",
+        )
     return Prepared(accelerator, template, splits, model, fingerprint)

@@ -179,7 +179,7 @@ def check_aligned(files: Mapping[str, Path]) -> None:
     """Say now, before anybody judges, which prompts are left out because somebody has not answered them. Raises
     UserError where the responses cannot be laid side by side, or nothing is left.
     """
-    aligned = align({name: read_jsonl(path) for name, path in files.items()})
+    aligned = align({name: read_jsonl(path, whole=True) for name, path in files.items()})
     if not aligned.rows:
         raise UserError("there is no prompt that all models have answered")
     if aligned.left_out:
@@ -192,7 +192,7 @@ def check_aligned(files: Mapping[str, Path]) -> None:
 
 def pairs_of(responses: Path, opponents: Path) -> list[Pair]:
     """A study's responses beside those of an opponent, to be judged."""
-    aligned = align({"model": read_jsonl(responses), "opponent": read_jsonl(opponents)})
+    aligned = align({"model": read_jsonl(responses, whole=True), "opponent": read_jsonl(opponents, whole=True)})
     return [
         Pair(
             sample_id=f"{row}/{sample}",

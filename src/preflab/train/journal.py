@@ -10,6 +10,7 @@ from types import TracebackType
 from accelerate import Accelerator
 
 from preflab.durable import sync
+from preflab.records import UserError
 from preflab.rundir import append_jsonl, read_jsonl, write_jsonl
 from preflab.terminal import progress_bar
 
@@ -28,7 +29,7 @@ class Journal:
         self._accelerator = accelerator
         self._main = accelerator.is_main_process
         if self._main and self._path.exists():
-            write_jsonl(self._path, [row for row in read_jsonl(self._path) if first > 0 and row["step"] <= first])
+            write_jsonl(self._path, [row for row in read_metrics(folder) if first > 0 and row["step"] <= first])
         self._bar = progress_bar(disable=not self._main)
         self._task = self._bar.add_task(name, total=steps, completed=first, shown="")
         self._shown: dict[str, float] = {}
@@ -87,6 +88,12 @@ class Journal:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics, in order; each has its `step`."""
+    """The lines of a run's metrics, in order; each has its `step`. Raises UserError for one that has none."""
     path = folder / METRICS
-    return list(read_jsonl(path)) if path.exists() else []
+    rows = list(read_jsonl(path)) if path.exists() else []
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get("step"), int):
+            raise UserError(
+                f"{path}, line {number}: `step` is missing or no number; remove the file, or overwrite the run"
+            )
+    return rows
