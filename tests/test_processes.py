@@ -59,7 +59,9 @@ def test_metrics_are_the_same(kind: str, folders: dict[str, tuple[Path, Path]]) 
     for ours, theirs in zip(two, one, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
     losses = [row["loss"] for row in one if "loss" in row]
-    assert len(set(losses)) == len(losses) == 5, "something was learned"
+    # The first step is taken at learning rate 0 (warm-up): what the second says of other rows can be the same, ln 2.
+    assert len(losses) == 5
+    assert len(set(losses[1:])) == 4, "something was learned"
 
 
 def test_the_kl_is_that_of_both_processes_rows(folders: dict[str, tuple[Path, Path]]) -> None:
