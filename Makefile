@@ -5,7 +5,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test fuzz kills lint bench notebooks clean
+.PHONY: quickstart test test-machines browser fuzz kills lint bench notebooks clean
 
 quickstart: $(INSTALLED)  ## the whole chain on the embedded sandbox, on the CPU
 	$(BIN)/preflab quickstart
@@ -19,6 +19,25 @@ fuzz: $(INSTALLED)  ## thousands of broken inputs, some minutes
 
 kills: $(INSTALLED)  ## every command killed at random moments and started again, some minutes
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -m kills
+
+# What decides by which kernels, in how many threads and in which order numbers are computed; each is one run.
+MACHINES ?= OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
+	OMP_NUM_THREADS=2 PREFLAB_TEST_ORDER=1
+NUMERICAL := $(addprefix tests/test_,$(addsuffix .py,against_trl against_trl_others against_trl_reward generate guards kto \
+	load logps loop loop_objectives merge objectives objectives_runs objectives_theory precision prefix processes reference \
+	resume reward_reading score steps ties training))
+
+test-machines: $(INSTALLED)  ## the numerical tests as other processors run them; one of them: make test-machines MACHINES=…
+	@set -e; for setting in $(MACHINES); do echo "== $$setting"; env OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \
+		$$setting $(BIN)/python -m pytest -q -n $(WORKERS) $(NUMERICAL); done
+
+browser:  ## Debian's chromium for the tests of pages, where there is no browser and it can be installed
+	@if for name in chromium chromium-browser google-chrome google-chrome-stable chrome; do \
+		command -v $$name && break; done > /dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium || \
+		echo "chromium could not be installed: the tests of pages have no browser"; \
+	else echo "there is no browser, and to install Debian's takes root and apt-get: the tests of pages have none"; fi
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

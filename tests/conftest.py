@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,17 +14,48 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `PREFLAB_TEST_ORDER` set to a seed, modules come in a random order, and so do the tests of each."""
+    if seed := os.environ.get("PREFLAB_TEST_ORDER"):
+        shuffle = random.Random(seed)
+        modules: dict[str, list[pytest.Item]] = {}
+        for item in items:
+            modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
+        for module in (order := sorted(modules)):
+            shuffle.shuffle(modules[module])
+        shuffle.shuffle(order)
+        items[:] = [item for module in order for item in modules[module]]
+
+
+@pytest.fixture(scope="session")
+def slow_in_bfloat16() -> str:
+    """What the cache says where float32 is the default: else all figures would depend on the processor."""
+    import torch  # not before the environment is set
+
+    from preflab.model.precision import kernels
+
+    return json.dumps({kernels(torch.device("cpu")): False})
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _shared_cache(tmp_path_factory: pytest.TempPathFactory, slow_in_bfloat16: str) -> Iterator[None]:
     """For what fixtures of a whole module do before any test of it begins."""
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "bfloat16.json").write_text(slow_in_bfloat16)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("PREFLAB_CACHE", str(cache))
         yield
 
 
 @pytest.fixture(autouse=True)
-def own_cache(_shared_cache: None, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_cache(
+    _shared_cache: None,
+    slow_in_bfloat16: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
     cache = tmp_path_factory.mktemp("cache")
+    (cache / "bfloat16.json").write_text(slow_in_bfloat16)
     monkeypatch.setenv("PREFLAB_CACHE", str(cache))
     return cache
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from preflab import rundir
 from preflab.model import precision
 from preflab.model.precision import bf16_fault, check_bf16, has_bf16, kernels, pick_dtype
 from preflab.records import UserError
@@ -17,7 +18,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def _nothing_known() -> None:
+def _nothing_known(own_cache: Path) -> None:
+    (own_cache / "bfloat16.json").unlink()
     precision._fast_on_this_cpu.cache_clear()
 
 
@@ -71,7 +73,7 @@ def test_it_is_measured_once_for_this_processor_and_these_kernels(
     precision._fast_on_this_cpu.cache_clear()  # as a new process
     assert has_bf16(CPU)
     assert len(asked) == count, "kept in the cache's folder"
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
     assert has_bf16(CPU)
     assert len(asked) == 2 * count, "other kernels"
     assert json.loads((own_cache / "bfloat16.json").read_text()).keys() >= {kernels(CPU)}
@@ -125,3 +127,9 @@ def test_the_fault_is_what_the_kernels_say(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_measurement_itself_runs() -> None:
     assert precision._measure() in (True, False)
+
+
+def test_tests_have_one_default_on_every_processor(monkeypatch: pytest.MonkeyPatch, slow_in_bfloat16: str) -> None:
+    timed(monkeypatch, [10.0], [1.0])
+    (rundir.default_cache_dir() / "bfloat16.json").write_text(slow_in_bfloat16)
+    assert not has_bf16(CPU)
