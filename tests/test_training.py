@@ -383,7 +383,7 @@ def test_tokens_are_counted(tiny: Path, tmp_path: Path) -> None:
 
 def test_trackers_are_told_no_secrets(tiny: Path, tmp_path: Path) -> None:
     told: dict[str, str] = {}
-    accelerator: Any = SimpleNamespace(init_trackers=lambda _name, config: told.update(config))
+    accelerator: Any = SimpleNamespace(init_trackers=lambda _name, config, **_: told.update(config))
     _start_trackers(accelerator, settings("dpo", tiny, tmp_path, eval_data=("https://me:hunter2@host/rows.jsonl",)))
     assert told["learning_rate"] == "0.001"
     assert "host/rows.jsonl" in told["eval_data"]
