@@ -6,6 +6,8 @@ import pytest
 from shared_cases import case
 
 from preflab.data.comparisons import Need, choose_formats, fitting, read_comparisons
+from preflab.data.inspect import Rows, inspect_source
+from preflab.data.remarks import DISAGREEING, INVERTED, TIED
 from preflab.data.sources import open_source
 from preflab.data.tokenize import Dropped
 from preflab.records import Comparison, Message
@@ -84,10 +86,13 @@ def test_12_pairs_have_their_scores(file: str) -> None:
     margins = [row.scores[0] - row.scores[1] for row in rows]
     assert [(margin > 0) - (margin < 0) for margin in margins] == [1, 0, -1, 0]
 
+    found = inspect_source(open_source(str(case(f"12-pairs-tied-or-inverted-by-their-own-scores/{file}.jsonl"))))
+    assert found.remarks == {TIED: Rows(2, (2, 4)), INVERTED: Rows(1, (3,))}
+
 
 def test_12_two_scores_that_disagree_are_noted() -> None:
-    rows = comparisons("12-pairs-tied-or-inverted-by-their-own-scores/31-ultrafeedback-raw-ten.jsonl")
-    assert ["scores_disagree" in row.meta for row in rows] == [True, False]
+    path = case("12-pairs-tied-or-inverted-by-their-own-scores/31-ultrafeedback-raw-ten.jsonl")
+    assert inspect_source(open_source(str(path))).remarks == {DISAGREEING: Rows(1, (1,))}
 
 
 def test_22_an_empty_instruction_leaves_the_input() -> None:

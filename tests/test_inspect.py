@@ -135,7 +135,7 @@ def test_tokens_are_those_of_training_and_the_trained_ones_are_marked(tmp_path: 
     assert found.lengths["tokens"]["prompt"].max == sum(not token.trained for token in chosen.tokens)
     output = shown(found)
     assert "trained, 3 tokens\nHi│!│<|im_end|>│" in output
-    assert f"{tmp_path / 'rows.jsonl'} row 1, response 1: prompt, not trained" in output
+    assert f"{tmp_path / 'rows.jsonl'} row 1, chosen: prompt, not trained" in output
     as_json = found.to_json()
     assert json.loads(json.dumps(as_json))["rendered"][0]["tokens"][-1] == {
         "text": "<|im_end|>",

@@ -39,6 +39,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in _KEPT else c.encode("unicode_escape").decode() for c in text)
 
 
+def one_line(text: str) -> str:
+    """`printable` on one line: line breaks and tabs shown as signs."""
+    return printable(text).replace("\n", "⏎").replace("\t", "⇥")
+
+
 def say(text: str) -> None:
     """Tell the person at the terminal, once."""
     if is_main_process():

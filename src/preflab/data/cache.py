@@ -8,7 +8,7 @@ import shutil
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
@@ -51,6 +51,7 @@ class TokenizedDataset:
     Attributes:
         fingerprint: a hash of all that decides the content.
         dropped: reason -> how many rows were dropped for it, and which.
+        notes: what else was found of the rows when they were read, as `tokenized` was given it.
         rows: [n] number of each comparison in its source.
         prompt_lengths: [n] in tokens.
         response_lengths: [sum of responses] in tokens, terminator included, row after row.
@@ -64,6 +65,7 @@ class TokenizedDataset:
         parts = {name: _map(folder / f"{name}.bin", meta["checksums"][name], code) for name, code in _PARTS.items()}
         self.fingerprint: str = meta["fingerprint"]
         self.dropped: dict[str, DropCount] = meta["dropped"]
+        self.notes: dict[str, Any] = meta["notes"]
         self.rows: IntArray = parts["rows"]
         self.prompt_lengths: IntArray = parts["prompt_lengths"]
         self.response_lengths: IntArray = parts["response_lengths"]
@@ -119,6 +121,7 @@ def tokenized(
     max_length: int | None,
     max_prompt_length: int | None,
     on_too_long: OnTooLong = "drop",
+    notes: Callable[[], Mapping[str, Any]] = dict,
     cache_dir: Path | None = None,
 ) -> TokenizedDataset:
     """The rows as token ids: from the cache if they were tokenised before, else tokenised now and kept.
@@ -131,6 +134,7 @@ def tokenized(
         max_length: see `ChatTemplate.encode`.
         max_prompt_length: see `ChatTemplate.encode`.
         on_too_long: see `ChatTemplate.encode_many`.
+        notes: asked, once the rows have been read, for what is to be kept beside them, as JSON has it.
         cache_dir: the cache's folder; None for `default_cache_dir()`.
 
     Raises:
@@ -161,7 +165,7 @@ def tokenized(
                 max_prompt_length=max_prompt_length,
                 on_too_long=on_too_long,
             )
-            _build(folder, ((passing.popleft(), result) for result in results), key)
+            _build(folder, ((passing.popleft(), result) for result in results), key, notes)
             dataset = TokenizedDataset(folder)
         return dataset
     finally:
@@ -199,14 +203,14 @@ def _open(folder: Path) -> TokenizedDataset | None:
         return None
 
 
-def _build(folder: Path, results: _Encoded, key: str) -> None:
+def _build(folder: Path, results: _Encoded, key: str, notes: Callable[[], Mapping[str, Any]]) -> None:
     """Write all parts beside `folder`, then put them in its place in one step, so that a kill leaves nothing half."""
     unfinished = folder.with_suffix(".unfinished")
     with _disk_errors(folder):
         shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
         unfinished.mkdir()
     try:
-        meta = {"fingerprint": key, **_write_parts(unfinished, results)}
+        meta = {"fingerprint": key, **_write_parts(unfinished, results), "notes": dict(notes())}
         with _disk_errors(folder):
             (unfinished / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
             if folder.exists():  # damaged

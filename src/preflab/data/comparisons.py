@@ -10,8 +10,10 @@ from typing import Literal
 
 import numpy as np
 
+from preflab.data.column_use import ColumnTally
 from preflab.data.detect import DETECTION_ROWS, choose_format
 from preflab.data.layout import Format
+from preflab.data.remarks import with_margin
 from preflab.data.rows import parse_row
 from preflab.data.sources import Source
 from preflab.data.tokenize import Dropped
@@ -38,13 +40,19 @@ def _choose(part: Source, name: str | None) -> NamedFormat:
         raise UserError(f"{part.name}: {error}") from error
 
 
-def read_comparisons(source: Source, formats: Sequence[NamedFormat]) -> Iterator[Comparison | Dropped]:
+def read_comparisons(
+    source: Source, formats: Sequence[NamedFormat], columns: ColumnTally | None = None
+) -> Iterator[Comparison | Dropped]:
     """Each row of the source as a comparison, or as Dropped with the reason; `formats` as from `choose_formats`.
+    `columns` notes what becomes of the columns of the rows.
 
     Raises UserError where the source cannot be read, or where a user's own format function fails (naming the row).
     """
     for number, row in source:
-        _, form = formats[source.part_of(number)]
+        part = source.part_of(number)
+        _, form = formats[part]
+        if columns:
+            columns.add(part, row)
         try:
             yield parse_row(form, row, number)
         except RowError as error:
@@ -54,9 +62,16 @@ def read_comparisons(source: Source, formats: Sequence[NamedFormat]) -> Iterator
 
 
 def fitting(
-    items: Iterable[Comparison | Dropped], need: Need, *, ratio: float | None, seed: int, side: Side | None
+    items: Iterable[Comparison | Dropped],
+    need: Need,
+    *,
+    ratio: float | None,
+    seed: int,
+    side: Side | None,
+    min_score_margin: float | None = None,
 ) -> Iterator[Comparison | Dropped]:
     """The rows that serve `need`, the others as Dropped; of a split that gives `ratio` to training, those of `side`.
+    Of rankings with scores, what lies at least `min_score_margin` apart.
 
     A row that cannot be read has no prompt, and so no side: it is counted with training.
     """
@@ -75,7 +90,7 @@ def fitting(
         elif need == "labels" and len(item.responses) < 2 and item.label is None:
             yield Dropped(item.row, "no label", "the row has a single response and does not say whether it was wanted")
         else:
-            yield item
+            yield item if min_score_margin is None else with_margin(item, min_score_margin)
 
 
 def sample_comparisons(

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from preflab.data.column_use import Columns, ColumnTally
 from preflab.data.comparisons import NamedFormat, choose_formats, read_comparisons
+from preflab.data.measure import Usable, measurable
 from preflab.data.overlap import Hashes, LengthBias, overlap, prompt_hash, row_hash, what_drops_did
+from preflab.data.remarks import RemarkTally
 from preflab.data.sources import Source
 from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped, ExplainedToken
-from preflab.records import Comparison, RowError, TokenizedComparison
+from preflab.records import Comparison, TokenizedComparison
 
 _FIRST_ROWS = 5
 
@@ -56,6 +59,7 @@ class RenderedRow:
 
     row: int
     response: int
+    name: str
     tokens: tuple[ExplainedToken, ...]
 
 
@@ -79,6 +83,7 @@ class Inspection:
         formats: the formats of the rows, several where several sources are mixed.
         dropped: reason -> how many rows, the first of them, and what was found in the very first.
         ranking_sizes: number of responses -> number of rows that have so many.
+        labels: wanted, unwanted, without -> rows with a single response of which the data says so, or nothing.
         lengths: unit (characters, words, tokens) -> part (prompt, chosen, rejected) -> distribution. `rejected` is
             every response but the best.
         pairs: pairs of a better and a worse response of one row, K·(K-1)/2 of each row.
@@ -88,6 +93,8 @@ class Inspection:
         conflicting: rows with two responses to a prompt that another row ranks the other way round.
         repeated_prompts: rows with the prompt of an earlier row.
         cut_prompts: rows that are used, though their prompts lose their oldest tokens to the limits.
+        columns: what the columns of each source are read as, which are kept beside the rows, and which are not used.
+        remarks: what the rows say of themselves that raises a doubt (scores that tie or contradict the order) -> rows.
         overlaps: of several sources, how many rows and prompts of a later one are also in an earlier one.
         warnings: what is to be told besides: splits that are mixed, what leaving out too long rows does to the data.
         places: row number -> where it is, for every row named above.
@@ -99,6 +106,7 @@ class Inspection:
     usable: int
     dropped: Mapping[str, Reason]
     ranking_sizes: Mapping[int, int]
+    labels: Mapping[str, int]
     lengths: Mapping[str, Mapping[str, Lengths]]
     pairs: int
     chosen_longer: float | None
@@ -108,6 +116,8 @@ class Inspection:
     conflicting: Rows
     repeated_prompts: Rows
     cut_prompts: Rows
+    columns: tuple[Columns, ...]
+    remarks: Mapping[str, Rows]
     overlaps: tuple[PartOverlap, ...]
     warnings: tuple[str, ...]
     rendered: tuple[RenderedRow, ...]
@@ -146,66 +156,29 @@ def inspect_source(
     formats = choose_formats(source, format_name)
     tally = _Tally(unit="characters" if template is None else "tokens", parts=[_Part() for _ in source.parts])
     rendered: list[RenderedRow] = []
-    for item in _measurable(read_comparisons(source, formats), template, max_length, max_prompt_length, tally.bias):
+    columns = ColumnTally(formats)
+    items = read_comparisons(source, formats, columns)
+    for item in measurable(items, template, max_length, max_prompt_length, tally.bias):
         tally.add(item, source.part_of)
-        if isinstance(item, _Usable) and item.tokens and template and len(tally.usable_rows) <= render_rows:
+        if isinstance(item, Usable) and item.tokens and template and len(tally.usable_rows) <= render_rows:
             rendered += [
-                RenderedRow(item.tokens.row, index, tuple(template.explain(item.tokens, index)))
+                RenderedRow(
+                    item.tokens.row, index, _name(item.comparison, index), tuple(template.explain(item.tokens, index))
+                )
                 for index in range(len(item.tokens.response_ids))
             ]
-    return tally.inspection(source, formats, rendered)
+    return tally.inspection(source, formats, columns.columns(source), rendered)
 
 
-class _Usable(NamedTuple):
-    comparison: Comparison
-    tokens: TokenizedComparison | None  # within the limits, as training sees them
-    prompt_tokens: int  # before the limits
+def _name(comparison: Comparison, index: int) -> str:
+    """What a response is called beside the others of its row."""
+    worse = len(comparison.responses) - 1
+    if not worse:
+        return {None: "response", True: "wanted response", False: "unwanted response"}[comparison.label]
+    return "chosen" if index == 0 else "rejected" if worse == 1 else f"rejected {index} of {worse}"
 
 
-def _measurable(
-    items: Iterator[Comparison | Dropped],
-    template: ChatTemplate | None,
-    max_length: int | None,
-    max_prompt_length: int | None,
-    bias: tuple[LengthBias, LengthBias],
-) -> Iterator[_Usable | Dropped]:
-    """Comparisons with their tokens, many rows at once through the tokenizer but never many in memory. `bias` is
-    counted of all rows, and of those within the limits.
-    """
-    if template is None:
-        for item in items:
-            yield _Usable(item, None, 0) if isinstance(item, Comparison) else item
-        return
-    passing: deque[Comparison | Dropped] = deque()
-
-    def remembered() -> Iterator[Comparison | Dropped]:
-        for item in items:
-            passing.append(item)
-            yield item
-
-    for tokens in template.encode_many(remembered()):
-        item = passing.popleft()
-        if isinstance(tokens, Dropped):
-            yield tokens
-            continue
-        assert isinstance(item, Comparison), "what was dropped before stays dropped"
-        prompt_tokens = len(tokens.prompt_ids)
-        longest = prompt_tokens + max(map(len, tokens.response_ids), default=0)
-        ends = [len(ids) for ids in (tokens.response_ids[:1] + tokens.response_ids[-1:])]
-        is_pair = len(tokens.response_ids) > 1
-        if is_pair:
-            bias[0].add(*ends)
-        try:
-            if (max_length or longest) < longest or (max_prompt_length or prompt_tokens) < prompt_tokens:
-                # Only these few rows are tokenised again, so that the limits are applied by the rule of training.
-                tokens = template.encode(item, max_length=max_length, max_prompt_length=max_prompt_length)
-            if is_pair:
-                bias[1].add(*ends)
-            yield _Usable(item, tokens, prompt_tokens)
-        except RowError as error:
-            yield Dropped(item.row, error.reason, error.detail)
-
-
+_LABELS = {True: "wanted", False: "unwanted", None: "without"}
 _PARTS = ("prompt", "chosen", "rejected")
 
 
@@ -229,6 +202,7 @@ class _Tally:
     rows: int = 0
     dropped: dict[str, Reason] = field(default_factory=dict)
     sizes: Counter[int] = field(default_factory=Counter)
+    labels: Counter[str] = field(default_factory=Counter)
     lengths: dict[str, dict[str, array[int]]] = field(default_factory=dict)
     pairs: int = 0
     chosen_longer: int = 0
@@ -239,10 +213,11 @@ class _Tally:
     pair_hashes: array[int] = field(default_factory=lambda: array("Q"))
     pair_rows: array[int] = field(default_factory=lambda: array("Q"))
     cut_rows: array[int] = field(default_factory=lambda: array("Q"))
+    remarks: RemarkTally = field(default_factory=RemarkTally)
     parts: list[_Part] = field(default_factory=list)
     bias: tuple[LengthBias, LengthBias] = field(default_factory=lambda: (LengthBias(), LengthBias()))
 
-    def add(self, item: _Usable | Dropped, part_of: Callable[[int], int]) -> None:
+    def add(self, item: Usable | Dropped, part_of: Callable[[int], int]) -> None:
         self.rows += 1
         if isinstance(item, Dropped):
             reason = self.dropped.setdefault(item.reason, Reason(example=item.detail))
@@ -253,6 +228,9 @@ class _Tally:
         comparison, tokens, prompt_tokens = item
         self.usable_rows.append(comparison.row)
         self.sizes[len(comparison.responses)] += 1
+        if len(comparison.responses) == 1:
+            self.labels[_LABELS[comparison.label]] += 1
+        self.remarks.add(comparison)
         self._measure(comparison, tokens, prompt_tokens)
         self._hash(comparison)
         if self.parts:
@@ -307,14 +285,24 @@ class _Tally:
         told = what_drops_did(too_long, self.rows, *self.bias, self.unit)
         return [told] if told else []
 
-    def inspection(self, source: Source, formats: Sequence[NamedFormat], rendered: list[RenderedRow]) -> Inspection:
+    def inspection(
+        self,
+        source: Source,
+        formats: Sequence[NamedFormat],
+        columns: tuple[Columns, ...],
+        rendered: list[RenderedRow],
+    ) -> Inspection:
         repeats = {
             "duplicates": _repeating(self.row_hashes, self.usable_rows),
             "conflicting": _conflicting(self.pair_hashes, self.pair_rows),
             "repeated_prompts": _repeating(self.prompt_hashes, self.usable_rows),
             "cut_prompts": _first(np.asarray(self.cut_rows)),
         }
-        named = {row for rows in repeats.values() for row in rows.first_rows}
+        remarks = {
+            remark: Rows(found["count"], tuple(found["first_rows"][:_FIRST_ROWS]))
+            for remark, found in self.remarks.found.items()
+        }
+        named = {row for rows in (*repeats.values(), *remarks.values()) for row in rows.first_rows}
         named |= {row for reason in self.dropped.values() for row in reason.first_rows}
         named |= {shown.row for shown in rendered}
         longer, same = ((n / self.pairs if self.pairs else None) for n in (self.chosen_longer, self.same_length))
@@ -325,6 +313,7 @@ class _Tally:
             usable=len(self.usable_rows),
             dropped=dict(sorted(self.dropped.items(), key=lambda item: -item[1].count)),
             ranking_sizes=dict(sorted(self.sizes.items())),
+            labels={label: self.labels[label] for label in _LABELS.values() if label in self.labels},
             lengths={
                 unit: {part: _distribution(values) for part, values in parts.items() if values}
                 for unit, parts in self.lengths.items()
@@ -333,6 +322,8 @@ class _Tally:
             chosen_longer=longer,
             same_length=same,
             length_only_accuracy=None if longer is None or same is None else longer + same / 2,
+            columns=columns,
+            remarks=remarks,
             overlaps=tuple(self._overlaps([part.name for part in source.parts])),
             warnings=(*source.notes, *self._drops()),
             rendered=tuple(rendered),

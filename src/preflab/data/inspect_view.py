@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from preflab.data.column_use import Columns, described
 from preflab.data.formats import FORMATS
 from preflab.data.inspect import Inspection, RenderedRow, Rows
-from preflab.terminal import printable
+from preflab.data.remarks import MEANING
+from preflab.terminal import one_line
 
 
 def render(inspection: Inspection) -> RenderableType:
     """Tables of what was found, then the rendered rows."""
     shown: list[RenderableType] = [
-        Text(_plain(inspection.source), style="bold"),
+        Text(one_line(inspection.source), style="bold"),
         _summary(inspection),
         *([_dropped(inspection)] if inspection.dropped else []),
         *([_lengths(inspection)] if inspection.lengths else []),
@@ -31,11 +33,14 @@ def _summary(found: Inspection) -> Table:
     facts = {
         "format": "; ".join(f"{name}: {FORMATS[name].about}" if name in FORMATS else name for name in found.formats),
         "rows": f"{found.rows}, of which {found.usable} can be used",
+        **_columns(found.columns),
         "responses per row": sizes or "-",
+        **_labels(found.labels),
         "pairs": f"{found.pairs}",
         "duplicates": _rows(found.duplicates, found),
         "conflicting pairs": _rows(found.conflicting, found),
         "repeated prompts": _rows(found.repeated_prompts, found),
+        **{remark: f"{_rows(rows, found)}: {MEANING[remark]}" for remark, rows in found.remarks.items()},
     }
     if found.chosen_longer is not None and found.same_length is not None and found.length_only_accuracy is not None:
         unit = "tokens" if "tokens" in found.lengths else "characters"
@@ -51,8 +56,19 @@ def _summary(found: Inspection) -> Table:
     for index, warning in enumerate(found.warnings):
         facts[f"warning{f' ({index + 1})' if index else ''}"] = warning
     for name, fact in facts.items():
-        table.add_row(Text(name, style="dim"), Text(_plain(fact)))
+        table.add_row(Text(name, style="dim"), Text(one_line(fact)))
     return table
+
+
+def _columns(columns: Sequence[Columns]) -> dict[str, str]:
+    """What the columns are read as; one line for each source that differs."""
+    lines = described(columns)
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def _labels(labels: Mapping[str, int]) -> dict[str, str]:
+    shown = ", ".join(f"{count} {label}" for label, count in labels.items() if count)
+    return {"labels": shown} if labels.keys() - {"without"} else {}
 
 
 def _rows(rows: Rows, found: Inspection) -> str:
@@ -73,7 +89,7 @@ def _dropped(found: Inspection) -> Table:
     table = Table("Dropped because", "rows", "first", "what was found", title_justify="left", expand=False)
     for name, reason in found.dropped.items():
         places = _named(reason.first_rows, reason.count, found)
-        table.add_row(*(Text(_plain(cell)) for cell in (name, str(reason.count), places, reason.example)))
+        table.add_row(*(Text(one_line(cell)) for cell in (name, str(reason.count), places, reason.example)))
     return table
 
 
@@ -84,7 +100,9 @@ def _lengths(found: Inspection) -> Table:
     for unit, parts in found.lengths.items():
         for part, length in parts.items():
             figures = (length.min, length.median, length.mean, length.p95, length.max)
-            table.add_row(unit, part, *(f"{figure:,.0f}" for figure in figures))
+            # One response alone is not chosen over any.
+            name = "response" if part == "chosen" and "rejected" not in parts else part
+            table.add_row(unit, name, *(f"{figure:,.0f}" for figure in figures))
     return table
 
 
@@ -96,15 +114,10 @@ def _rendered_row(shown: RenderedRow, found: Inspection) -> Text:
         if token.trained is not trained:
             trained = token.trained
             count = sum(other.trained is trained for other in shown.tokens)
-            place = f"{found.places[shown.row]}, response {shown.response + 1}"
+            place = f"{found.places[shown.row]}, {shown.name}"
             what = f"trained, {count} tokens" if trained else f"prompt, not trained, {count} tokens"
-            text.append(f"{_plain(place)}: {what}\n" if not text else f"\n{what}\n", style="cyan")
-        visible = _plain(token.text)
+            text.append(f"{one_line(place)}: {what}\n" if not text else f"\n{what}\n", style="cyan")
+        visible = one_line(token.text)
         text.append(visible, style="bold green" if trained else "")
         text.append("│" + ("\n" if "\n" in token.text else ""), style="dim")
     return text
-
-
-def _plain(text: str) -> str:
-    """One line of text, line breaks and tabs shown as signs."""
-    return printable(text).replace("\n", "⏎").replace("\t", "⇥")

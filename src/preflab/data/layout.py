@@ -24,7 +24,7 @@ class Format:
     one to imitate, or none. A row has this format if it has the `columns` and `matches` holds. `fingerprint` is the
     hash of a user's own file.
 
-    What it reads, beside the `columns` that it needs (`preflab.data.columns` lists it, and what is left over):
+    What it reads, beside the `columns` that it needs (`preflab.data.column_use` lists it, and what is left over):
 
     Attributes:
         optional: columns that it reads where they are there. System columns are read in every format, by `parse_row`.

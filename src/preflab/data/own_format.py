@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,9 @@ class _WatchedRow(dict[str, Any]):
     def __init__(self, row: Row, touched: set[str]) -> None:
         super().__init__(row)
         self._touched = touched
+
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()  # where this is overridden, dict(row) and {**row} come through __getitem__
 
     def __getitem__(self, name: str) -> Any:
         self._touched.add(name)

@@ -118,10 +118,10 @@ def no_meta(form: Format) -> set[str]:
 def short_scalars(row: Row, used: Iterable[str]) -> dict[str, Any]:
     """What else the row says in single short values: categories, ids, gold scores."""
     others = {name: value for name, value in row.items() if name not in used}
-    return {name: value for name, value in others.items() if _is_short_scalar(value)}
+    return {name: value for name, value in others.items() if is_short_scalar(value)}
 
 
-def _is_short_scalar(value: object) -> bool:
+def is_short_scalar(value: object) -> bool:
     """Numbers that JSON can write, and short text that UTF-8 can."""
     if isinstance(value, str):
         return len(value) <= _LONGEST_META and not any("\ud800" <= character <= "\udfff" for character in value)

@@ -32,6 +32,7 @@ class Wanted:
     side: Side | None = None
     seed: int = 0
     columns: tuple[str, ...] = ()
+    min_score_margin: float | None = None
 
 
 EVERYTHING = Wanted()
@@ -98,7 +99,14 @@ def measure(
         rows = read_comparisons(source, formats)
         if wanted.need is None:
             return rows
-        return fitting(rows, wanted.need, ratio=wanted.ratio, seed=wanted.seed, side=wanted.side)
+        return fitting(
+            rows,
+            wanted.need,
+            ratio=wanted.ratio,
+            seed=wanted.seed,
+            side=wanted.side,
+            min_score_margin=wanted.min_score_margin,
+        )
 
     drawn = sample_comparisons(read, wanted.most, wanted.seed) if wanted.most and wanted.side else read()
     count, sample = _sampled(drawn)

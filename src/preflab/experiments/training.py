@@ -228,7 +228,8 @@ def _amount(
     template = lookup.template(settings.model, settings.chat_template, settings.chat_template_kwargs)
     ratio = settings.train_split_ratio if side else None
     # Where nothing is drawn, the rows of all seeds are the same, and are counted once.
-    wanted = Wanted(kind.need, most, ratio, side, settings.seed if most or side else 0, settings.columns)
+    seed, margin = settings.seed if most or side else 0, settings.min_score_margin
+    wanted = Wanted(kind.need, most, ratio, side, seed, settings.columns, margin)
     limits = {"max_length": settings.max_length, "max_prompt_length": settings.max_prompt_length}
     return lookup.amount(specs, settings.format, template, wanted=wanted, **limits)
 

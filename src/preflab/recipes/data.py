@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from preflab.data.cache import TokenizedDataset, tokenized
+from preflab.data.column_use import ColumnTally, columns_from_json, columns_to_json
+from preflab.data.column_use import described as columns_lines
 from preflab.data.comparisons import Need, Side, choose_formats, fitting, read_comparisons, sample_comparisons
 from preflab.data.overlap import Overlap, overlap, what_drops_did
+from preflab.data.remarks import RemarkTally
+from preflab.data.remarks import described as remark_lines
 from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.templates import apply_named_template, apply_template_values
 from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped
@@ -18,7 +22,7 @@ from preflab.model.responses import Model, transformers_model
 from preflab.model.tokenizers import check_ids, embedding_rows, load_tokenizer, padding_for
 from preflab.recipes.settings import DataSettings, ModelSettings, RewardSettings
 from preflab.records import Comparison, UserError
-from preflab.terminal import say
+from preflab.terminal import one_line, say
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,8 @@ def load_splits(settings: DataSettings, template: ChatTemplate, *, need: Need, s
     train = open_sources(settings.train_data, settings.columns, beside=settings.eval_data)
     side: Side | None = "training" if settings.train_split_ratio else None
     training = _tokenize(train, settings, template, need, seed, side, settings.max_train_samples)
+    if settings.min_score_margin is not None and not training.notes["scored"]:
+        raise UserError(f"min_score_margin: no row of {train.name} states the scores of its responses")
     if settings.eval_data:
         evaluation = open_sources(settings.eval_data, settings.columns, beside=settings.train_data)
     elif settings.train_split_ratio:
@@ -132,18 +138,37 @@ def _tokenize(
     if most and not side:
         source = sample_rows(source, most, seed)
     formats = choose_formats(source, settings.format)
+    margin = settings.min_score_margin
+    columns, remarks = ColumnTally(formats), RemarkTally()
 
     def read() -> Iterator[Comparison | Dropped]:
-        comparisons = read_comparisons(source, formats)
-        return fitting(comparisons, need, ratio=settings.train_split_ratio, seed=seed, side=side)
+        return fitting(
+            read_comparisons(source, formats, columns),
+            need,
+            ratio=settings.train_split_ratio,
+            seed=seed,
+            side=side,
+            min_score_margin=margin,
+        )
 
     split = f"{settings.train_split_ratio} {seed} {side} {most}" if side else ""
     dataset = tokenized(
-        sample_comparisons(read, most, seed) if most and side else read(),
+        remarks.watch(sample_comparisons(read, most, seed) if most and side else read()),
         template,
         data_fingerprint=" ".join(
-            [source.fingerprint(), *(f"{name} {form.fingerprint}" for name, form in formats), need, split]
+            [
+                source.fingerprint(),
+                *(f"{name} {form.fingerprint}" for name, form in formats),
+                need,
+                split,
+                *([f"margin {margin}"] if margin is not None else []),
+            ]
         ),
+        notes=lambda: {
+            "columns": columns_to_json(columns.columns(source)),
+            "remarks": remarks.found,
+            "scored": remarks.scored,
+        },
         max_length=settings.max_length,
         max_prompt_length=settings.max_prompt_length,
         on_too_long=settings.on_too_long,
@@ -176,14 +201,17 @@ def count_by_reason(dropped: Iterable[Dropped]) -> dict[str, Any]:
 
 
 def _describe(side: str, dataset: TokenizedDataset) -> list[str]:
+    """What the columns are read as, how many rows are used and dropped, and what the used ones say of themselves."""
     dropped = sum(reason["count"] for reason in dataset.dropped.values())
     lines = [f"{side} rows: {len(dataset)} used, {dropped} dropped"]
     for name, reason in dataset.dropped.items():
         rows = ", ".join(map(str, reason["first_rows"]))
         lines.append(
-            f"  {name}: {reason['count']} (row {rows}{'…' if reason['count'] > len(reason['first_rows']) else ''})"
+            f"  {one_line(name)}: {reason['count']} "
+            f"(row {rows}{'…' if reason['count'] > len(reason['first_rows']) else ''})"
         )
     too_long = dataset.dropped[TOO_LONG]["count"] if TOO_LONG in dataset.dropped else 0
     if told := what_drops_did(too_long, len(dataset) + dropped, *dataset.bias, "characters"):
         lines.append(f"warning: {told}. A larger max_length keeps more of them")
-    return lines
+    columns = columns_lines(columns_from_json(dataset.notes.get("columns", ())))
+    return [*columns, *lines, *(f"  warning: {line}" for line in remark_lines(dataset.notes.get("remarks", {})))]

@@ -98,6 +98,11 @@ class DataSettings(Settings):
         ge=1,
         description="Longest prompt in tokens; its oldest tokens go first (as published DPO runs on HH use).",
     )
+    min_score_margin: float | None = Field(
+        default=None,
+        ge=0,
+        description="Drop pairs whose own scores differ by less than this (0: pairs that their scores contradict).",
+    )
     on_too_long: Literal["drop", "raise"] = Field(
         default="drop", description="What to do with a response that does not fit."
     )

@@ -26,7 +26,7 @@ from preflab.recipes.push import PUSHED, check_push, push
 from preflab.recipes.settings import NOT_IN_RESULT, TrainSettings
 from preflab.records import UserError
 from preflab.rundir import finish_stage, open_stage, read_json, write_json, write_manifest
-from preflab.terminal import CONSOLE
+from preflab.terminal import say
 from preflab.train.journal import read_metrics
 
 
@@ -168,7 +168,7 @@ def _read_result(folder: Path) -> tuple[Path, dict[str, float]]:
 def announce(accelerator: Accelerator, text: str) -> None:
     """Tell the person at the terminal, once."""
     if accelerator.is_main_process:
-        CONSOLE.print(text, markup=False, highlight=False)
+        say(text)
 
 
 def fingerprint_weights(model: nn.Module) -> str:
