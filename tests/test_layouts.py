@@ -263,6 +263,7 @@ def test_preferences_in_an_unknown_layout_are_no_prompts_and_no_demonstrations(n
         ({"prompt": Q, "category": "ranking"}, "prompts"),
         ({"prompt": Q, "response": "a", "winner": None}, "prompt-response"),
         ({"messages": TURNS}, "prompts"),
+        ({"messages": TURNS, "env_config": {"seed": 0}}, "prompts"),
         ({"messages": [USER, said(BETTER)]}, "messages"),
     ],
 )

@@ -118,6 +118,52 @@ def test_pairs_of_turns() -> None:
     assert (found.prompt[-1].content, found.responses) == (Q, (A,))
 
 
+@pytest.mark.parametrize("name", ["conversation", "dialogue", "conversations"])
+def test_a_conversation_under_another_name(name: str) -> None:
+    for turns in ([ASKED, ANSWER], [{"input": Q, "output": A}], [{"human": Q, "assistant": A}]):
+        found = read({name: turns, "system": "Be brief."})
+        assert (found.prompt, found.responses) == ((Message("system", "Be brief."), Message("user", Q)), (A,))
+
+
+EARLIER = (Message("user", "Hello"), Message("assistant", "Hi!"))
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [["Hello", "Hi!"]],
+        '[["Hello", "Hi!"]]',
+        "[['Hello', 'Hi!']]",
+        [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi!"}],
+    ],
+)
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"query": Q, "response": A},
+        {"prompt": Q, "chosen": A, "rejected": WORSE},
+        {"instruction": Q, "output": A},
+        {"instruction": Q, "output": A, "rejected_response": WORSE},
+        {"prompt": [ASKED], "completion": [ANSWER]},
+    ],
+)
+def test_earlier_turns_are_part_of_the_prompt_in_every_format(row: Row, history: Any) -> None:
+    assert read({**row, "history": history}).prompt == (*EARLIER, Message("user", Q))
+    assert read({**row, "history": history, "system": "Be brief."}).prompt[:2] == (
+        Message("system", "Be brief."),
+        EARLIER[0],
+    )
+    assert read({**row, "history": []}).prompt == read({**row, "history": None}).prompt == (Message("user", Q),)
+
+
+def test_earlier_turns_that_are_not_clear_stop_a_row() -> None:
+    assert reason({"prompt": Q, "response": A, "history": ["Hello", "Hi!"]}) == "wrong type"
+    twice = {**chat(ANSWER, *TURNS, ASKED), "history": [["Hello", "Hi!"]]}
+    assert reason(twice) == "earlier turns twice"
+    deep = {**chat(ANSWER), "meta": json.loads("[" * 900 + "]" * 900)}
+    assert read(deep).responses == (A,)
+
+
 def test_fields_that_say_nothing_are_no_obstacle() -> None:
     empty = {"tool_calls": None, "weight": None, "reasoning_content": "", "images": [], "function_call": float("nan")}
     assert read({**chat({**ANSWER, **empty}), "tools": "[]", "images": None, "functions": []}).responses == (A,)
@@ -165,6 +211,7 @@ def test_tools_are_refused_by_name(row: Row) -> None:
         ({**chat(ANSWER), "videos": ["cat.mp4"]}, "videos are not supported"),
         ({**chat(ANSWER), "audios": ["cat.wav"]}, "audio is not supported"),
         (chat(ANSWER, {**ASKED, "images": ["cat.jpg"]}), IMAGES),
+        ({"query": "<img>https://x.org/cat.jpg</img>What is it?", "response": A}, IMAGES),
         (chat(ANSWER, {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}), IMAGES),
         (chat(ANSWER, {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": Q}]}), IMAGES),
         (chat(ANSWER, {"role": "user", "content": [{"type": "video", "video": "x"}]}), "videos are not supported"),

@@ -16,8 +16,10 @@ from preflab.data.names import (
     SYSTEM,
     could_be_candidates,
     could_be_choices,
+    could_be_conversations,
     could_be_prompts,
     could_be_responses,
+    holds_conversations,
     is_number,
     other_pairs,
     score_columns,
@@ -148,6 +150,8 @@ def _fit(name: str, form: Format, sample: Sequence[Row]) -> _Fit | None:
 def _is_a_file_of_prompts(renamed: Iterable[str], sample: Sequence[Row]) -> bool:
     """Whether the column that is taken for the prompt is the one text of the rows, but for what is said about it."""
     others = {str(name) for row in sample for name in row} - {*renamed, *SYSTEM}
+    if all(holds_conversations(values(sample, name)) for name in renamed):
+        return True
     texts = [name for name in others if any(isinstance(value, str | list | dict) for value in values(sample, name))]
     return not set(renamed) & _RATHER_A_TEXT and all(map(_is_about, texts))
 
@@ -188,6 +192,7 @@ def _other_names(form: Format, sample: Sequence[Row]) -> tuple[Mapping[str, str]
         (form.response, "response", could_be_responses),
         (form.choice, "choice", could_be_choices),
         (form.candidates, "list of responses", could_be_candidates),
+        (form.conversation, "conversation", could_be_conversations),
     ):
         if not column or values(sample, column):
             continue

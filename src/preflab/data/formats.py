@@ -203,6 +203,7 @@ FORMATS: dict[str, Format] = {
         "conversations of which the last turn is the response to imitate",
         ("conversations",),
         demonstrations.ends_with_answer("conversations"),
+        conversation="conversations",
         roles={"conversations": "prompt and response"},
     ),
     "prompt-response": Format(

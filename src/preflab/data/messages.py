@@ -6,6 +6,7 @@ stops the row by name: tool calls, images, turns that are not to be trained. Not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -141,7 +142,10 @@ def is_nothing(value: object) -> bool:
 
 
 def refuse_unsupported(row: Row) -> None:
-    """Raises RowError where a row has tools to call, or images, video or audio beside its text."""
+    """Raises RowError where a row has tools to call, or images, video or audio beside its text or in it."""
+    for text in _texts_of(row):
+        if "<img>" in text and (found := _IMAGE_IN_TEXT.search(text)):
+            raise RowError(_NO_MEDIA["image"], f"{excerpt(found[0])} stands in the text")
     for name in ("tools", "functions", "tool_calls"):
         if not is_nothing(value := row.get(name)) and _holds_objects(value):
             raise RowError(NO_TOOLS, f"`{name}` is {excerpt(value)}")
@@ -153,6 +157,9 @@ def refuse_unsupported(row: Row) -> None:
                 raise RowError(reason, f"there is a place for one, <{kind}>, in the text")
 
 
+_IMAGE_IN_TEXT = re.compile(r"<img>[^<>\s]+</img>")  # as Qwen-VL's data has it; HTML has no such thing
+
+
 def _holds_objects(value: object) -> bool:
     """A list or an object, or one as text; plain words in a column of that name are a remark on the row."""
     return isinstance(value, list | dict) or (isinstance(value, str) and value.lstrip().startswith(("[", "{")))
@@ -160,10 +167,14 @@ def _holds_objects(value: object) -> bool:
 
 def _texts_of(value: object) -> list[str]:
     """All texts in a value, however deep."""
-    if isinstance(value, str):
-        return [value]
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return [text for item in inner for text in _texts_of(item)]
+    texts, waiting = [], [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            texts.append(item)
+        elif isinstance(item, Mapping | list):
+            waiting += item.values() if isinstance(item, Mapping) else item
+    return texts
 
 
 # One message ----------------------------------------------------------------------------------------------------------
@@ -171,11 +182,30 @@ def _texts_of(value: object) -> list[str]:
 
 def _turns_of_pair(item: Row) -> Sequence[Row]:
     """`{"human": "Hi", "assistant": "Hello!"}` is two turns; any other object is one."""
-    speakers = {key: _ROLES.get(str(key).lower()) for key in item if isinstance(item[key], str)}
-    if len(item) != 2 or set(speakers.values()) != {"user", "assistant"}:
+    if not is_pair_of_turns(item):
         return [item]
-    turns = [{"role": role, "content": item[key]} for key, role in speakers.items()]
+    turns = [{"role": _pair_role(key), "content": item[key]} for key in item]
     return sorted(turns, key=lambda turn: turn["role"] != "user")
+
+
+def is_pair_of_turns(item: object) -> bool:
+    """Whether an object has two texts, of which the names say that one is the user's and one the assistant's."""
+    return (
+        isinstance(item, dict)
+        and len(item) == 2
+        and all(isinstance(text, str) for text in item.values())
+        and {_pair_role(key) for key in item} == {"user", "assistant"}
+    )
+
+
+_PAIR_ROLES: dict[str, Role] = {
+    **dict.fromkeys(("question", "query", "input", "instruction", "prompt"), "user"),
+    **dict.fromkeys(("answer", "response", "output"), "assistant"),
+}
+
+
+def _pair_role(key: object) -> Role | None:
+    return {**_ROLES, **_PAIR_ROLES}.get(str(key).lower())
 
 
 def _message(item: Row, name: str) -> Message:

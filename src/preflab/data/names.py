@@ -12,10 +12,16 @@ from itertools import product
 from typing import Any
 
 from preflab.data.fields import Row, excerpt, is_missing, is_truth
-from preflab.data.messages import is_message, is_said_by_assistant
+from preflab.data.messages import is_message, is_pair_of_turns, is_said_by_assistant
 
 SYSTEM = ("system", "system_prompt", "system_message")
 """Columns with the system message, in every format."""
+
+EARLIER = "history"
+"""The column with earlier turns, in every format, where it holds lists."""
+
+CONVERSATION = ("messages", "conversations", "conversation", "dialogue", "dialog", "chat", "turns", "chat_messages")
+"""Columns that could be a conversation with the response at its end, if they hold chat messages."""
 
 PROMPT = (
     *("prompt", "question", "query", "input", "instruction", "context", "problem", "user", "title", "post"),
@@ -176,7 +182,7 @@ def could_be_prompts(rows: Sequence[Row], taken: Iterable[str]) -> list[str]:
 def could_be_a_prompt(value: object) -> bool:
     """Text, or chat messages that an assistant can respond to."""
     if not _is_conversation(value):
-        return _is_text(value)
+        return _is_text(value) and not str(value).lstrip().startswith("[[")  # earlier turns, as text
     return not (isinstance(value, list) and value and is_said_by_assistant(value[-1]))
 
 
@@ -205,6 +211,16 @@ def could_be_candidates(rows: Sequence[Row], taken: Iterable[str]) -> list[str]:
 
 def _are_objects(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def could_be_conversations(rows: Sequence[Row], taken: Iterable[str]) -> list[str]:
+    """The columns, of those not `taken`, that have the name of a conversation and hold messages or pairs of turns."""
+    present = {str(name) for row in rows for name in row} - set(taken)
+    return [name for name in CONVERSATION if name in present and _most(values(rows, name), _are_turns)]
+
+
+def _are_turns(value: object) -> bool:
+    return isinstance(value, list) and all(is_message(item) or is_pair_of_turns(item) for item in value)
 
 
 def could_be_responses(rows: Sequence[Row], taken: Iterable[str]) -> list[str]:

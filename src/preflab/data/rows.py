@@ -9,8 +9,9 @@ from typing import Any
 
 from preflab.data.fields import Row, as_text, excerpt, number, truth
 from preflab.data.layout import Format, renamed_row
-from preflab.data.messages import refuse_unsupported
-from preflab.data.names import PROMPT, SYSTEM, could_be_a_prompt, is_number, said
+from preflab.data.messages import is_nothing, refuse_unsupported
+from preflab.data.names import EARLIER, PROMPT, SYSTEM, could_be_a_prompt, is_number, said
+from preflab.data.parsers.alpaca import earlier_turns
 from preflab.data.unpack import unpack
 from preflab.records import Comparison, Message, RowError
 
@@ -50,7 +51,7 @@ def read_row(form: Format, row: Row) -> Comparison:
         if form.guesses:
             _refuse_a_guess(renamed)
         found = form.parse(renamed)
-        found = replace(found, prompt=_with_system(row, found.prompt))
+        found = replace(found, prompt=_with_system(row, _with_earlier_turns(form, row, found.prompt)))
         if form.label and said(row, form.label) is not None:
             found = replace(found, label=truth(row, form.label))
         if form.scores:
@@ -65,6 +66,18 @@ def _refuse_a_guess(row: Row) -> None:
         for name in PROMPT:
             if (value := said(row, name)) is not None and could_be_a_prompt(value):
                 raise RowError("prompt not clear", f"`{name}` could be the prompt: {excerpt(value)}")
+
+
+def _with_earlier_turns(form: Format, row: Row, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The prompt after the turns that a column `history` has, as lists; a text of that name is another thing."""
+    value = said(row, EARLIER)
+    reads_it = EARLIER in (*form.columns, *form.optional, *form.renamed)
+    if reads_it or is_nothing(value) or not (isinstance(value, list) or str(value).lstrip().startswith("[[")):
+        return prompt
+    if any(message.role == "assistant" for message in prompt):
+        raise RowError("earlier turns twice", f"`{EARLIER}` has some, and so has the prompt")
+    system = tuple(message for message in prompt if message.role == "system")
+    return (*system, *earlier_turns(row, EARLIER), *prompt[len(system) :])
 
 
 def _with_system(row: Row, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -111,7 +124,7 @@ def no_meta(form: Format) -> set[str]:
 
     An answer that is read under another name stays there if it is short: it may be the solution to check others by.
     """
-    read = {*form.columns, *form.optional, *SYSTEM, form.label}
+    read = {*form.columns, *form.optional, *SYSTEM, EARLIER, form.label}
     return (read | set(form.renamed)) - {name for name, target in form.renamed.items() if target == form.response}
 
 

@@ -43,7 +43,7 @@ def _unpacked(name: str, value: Any) -> Any:
         return rows_of_columns(value)
     if not isinstance(value, str) or not _BEGINNING.match(value):
         return value
-    found = rows_of_columns(_literal(value))
+    found = rows_of_columns(literal(value))
     if is_message(found) or (isinstance(found, list) and found and all(is_message(item) for item in found)):
         return found
     if found is None and _BEGINNING_OF_CHAT.match(value):
@@ -54,7 +54,7 @@ def _unpacked(name: str, value: Any) -> Any:
     return value
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
     """The value that a text writes in JSON or in Python's literals; None if it writes none."""
     try:
         return json.loads(text)

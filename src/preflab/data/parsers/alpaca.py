@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from preflab.data.fields import Row, as_text, excerpt, text
+from preflab.data.messages import is_message, messages
 from preflab.data.names import said
+from preflab.data.unpack import literal
 from preflab.records import Comparison, Message, RowError
 
 
@@ -15,17 +17,30 @@ def alpaca(row: Row) -> Comparison:
     return Comparison(alpaca_prompt(row), (text(row, "output"),))
 
 
+def earlier_turns(row: Row, name: str) -> tuple[Message, ...]:
+    """What was said before the prompt: pairs of a question and an answer, or chat messages."""
+    value = row[name]
+    if isinstance(value, str):
+        value = literal(value) if value.lstrip().startswith("[") else value
+    if not isinstance(value, list):
+        raise RowError("wrong type", f"`{name}` is {excerpt(value)}, not a list of earlier turns")
+    if value and all(map(is_message, value)):
+        return messages({name: value}, name)
+    turns: list[Message] = []
+    for index, pair in enumerate(value):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise RowError("wrong type", f"`{name}[{index}]` is {excerpt(pair)}, not a question and an answer")
+        question, answer = (as_text(part, f"{name}[{index}]") for part in pair)
+        turns += [Message("user", question), Message("assistant", answer)]
+    return tuple(turns)
+
+
 def alpaca_prompt(row: Row) -> tuple[Message, ...]:
     """Earlier turns in `history` ([[question, answer], …]), then `instruction` and, below it, any `input`.
 
     Databricks' Dolly calls the input `context`. Where the instruction is empty, the input is all there is to say.
     """
-    turns: list[Message] = []
-    for index, pair in enumerate(row.get("history") or ()):
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise RowError("wrong type", f"`history[{index}]` is {excerpt(pair)}, not a question and an answer")
-        question, answer = (as_text(part, f"history[{index}]") for part in pair)
-        turns += [Message("user", question), Message("assistant", answer)]
+    turns = earlier_turns(row, "history") if said(row, "history") is not None else ()
     more = [as_text(row[name], name) for name in ("input", "context") if said(row, name) is not None]
     if len(more) > 1:
         raise RowError("two inputs", f"`input` is {excerpt(more[0])}, and `context` {excerpt(more[1])}")
