@@ -12,6 +12,7 @@ import fake_judge
 import pytest
 from fake_judge import FakeJudge
 
+from preflab import cli
 from preflab.analysis.verdicts import combine, read_verdicts
 from preflab.judge import endpoint
 from preflab.judge.endpoint import Endpoint, _retry_after
@@ -174,8 +175,24 @@ def endpoint_at(url: str, monkeypatch: pytest.MonkeyPatch) -> object:
     return Endpoint("m", **options, requests_per_minute=None, timeout=1, retries=0).identity["endpoint"]
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/v1?api_key=abcdef", "http://127.0.0.1:9/v1#abcdef"])
+def test_a_key_in_an_address_is_refused_and_written_nowhere(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"prompt": "Who?", "response": name}) + "\n")
+    words = ["judge", *(str(tmp_path / f"{name}.jsonl") for name in ("one", "two")), "--judge", f"openai:m@{address}"]
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*words, "--output", str(tmp_path / "verdicts.json")])
+    assert caught.value.code == 2
+    assert "cannot be sent; keys go into OPENAI_API_KEY" in (said := capsys.readouterr().err)
+    assert "abcdef" not in said
+    assert not any(b"abcdef" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
 def test_deployments_behind_one_host_are_told_apart_and_secrets_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    urls = ["https://name:secret@host.example/a/v1/?key=secret", "https://host.example/b/v1", "http://host.example:80/"]
+    urls = ["https://name:secret@host.example/a/v1/", "https://host.example/b/v1", "http://host.example:80/"]
     assert [endpoint_at(url, monkeypatch) for url in urls] == [
         "host.example/a/v1",
         "host.example/b/v1",

@@ -248,6 +248,9 @@ def _address(source: str) -> str:
         raise UserError(f"{name}: is not an address; write one such as http://127.0.0.1:8000/v1")
     if given and url.username is not None:
         raise UserError(f"{name}: holds a user's name, and this would be written to files; leave it out")
+    if url.query or url.fragment:
+        # Paths are put behind an address, so a query within it would reach no server; and it may hold a key.
+        raise UserError(f"{name}: has something behind a ? or #, which cannot be sent; keys go into OPENAI_API_KEY")
     return address
 
 
