@@ -237,3 +237,31 @@ def test_rows_that_a_shipped_template_can_train(
         encoded = template.encode(row)
         assert template.read(encoded.response_ids[0][:-1]) == Spoken("four", "" if row is PLAIN else "I know")
         assert list(encoded.prompt_ids) == template.prompt_ids(QUESTION)
+
+
+# ---- templates that do not come to an end ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% for i in range(10**12) %}x{% endfor %}", "Range too big"),
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "does not come to an end"),
+        ("{{ 10**(10**10) }}", "does not come to an end"),
+        ("{% generation %}{{ 2**(2**40) }}{%- endgeneration -%}", "does not come to an end"),
+        ("{{ 'a' * 10**10 }}", "more than 1 GiB of memory"),
+        ("{{ 'a' | center(10**10) }}", "more than 1 GiB of memory"),
+        ("{{ 'a' * 3*10**7 }}", "millions of characters"),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+        ("{{ " + "(" * 100_000 + "1" + ")" * 100_000 + " }}", "recursion"),
+        ("{% for %}", "Expected an expression"),
+        ("{{ messages[7].content }}", "fails on a plain exchange"),
+        ("\ud800", "half a surrogate pair"),
+        ("", "must begin what it renders"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_refused_in_a_message(template: str, message: str) -> None:
+    tokenizer = tiny_tokenizers.qwen()
+    tokenizer.chat_template = template
+    with pytest.raises(UserError, match=message):
+        ChatTemplate(tokenizer)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
+from preflab.data.template_guard import refuse_endless
 from preflab.data.thinking import TAGS, find_reasoning, spoken
 from preflab.records import Message, RowError, UserError
 
@@ -57,13 +58,14 @@ class Rendering:
         tags: what stands before and behind a thought, the template's own tags among them.
 
     Raises:
-        UserError: the template cannot render one exchange.
+        UserError: the template cannot render one exchange, or does not come to an end.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         self.name = name
         self._tokenizer = tokenizer
         template = str(tokenizer.get_chat_template())
+        refuse_endless(template, name)
         self.template = _FIXED_DATE + template if "strftime_now" in template else template
         self.reasoning_field: str | None = None
         prompt, whole = self._exchange()
