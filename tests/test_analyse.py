@@ -15,10 +15,11 @@ from sklearn.metrics import cohen_kappa_score
 
 from preflab.analysis.agreement import RANKED, kappa
 from preflab.analysis.analyse import analyse
-from preflab.analysis.diversity import distinct, repetition, words
+from preflab.analysis.diversity import distinct, repetition
 from preflab.analysis.results import Contest, Estimate
 from preflab.analysis.study import ScoredPair, Study
 from preflab.records import Message, Outcome, UserError
+from preflab.words import words
 
 
 def only(study: Study) -> Contest:

@@ -17,7 +17,6 @@ from tiny_studies import CHAT, GOLD, tiny_study
 
 from preflab.analysis import wording
 from preflab.analysis.analyse import analyse
-from preflab.analysis.diversity import words
 from preflab.analysis.results import Estimate
 from preflab.analysis.study import Answer, Case, Player, Study
 from preflab.figures.study_figures import ReportFigure, report_figures
@@ -27,6 +26,7 @@ from preflab.report.cases import pack_cases
 from preflab.report.layout import THEMES
 from preflab.report.page import render, write_report
 from preflab.rundir import write_json
+from preflab.words import words
 
 VOID = {"meta", "input", "br", "link", "img", "hr", "wbr"}
 

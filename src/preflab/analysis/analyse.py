@@ -11,12 +11,13 @@ from preflab.analysis.agreement import agreements
 from preflab.analysis.contests import Frame, contests, frame, paired_tests
 from preflab.analysis.degenerate import foreign_turn, refusal, runaway_repetition
 from preflab.analysis.depth import depth
-from preflab.analysis.diversity import distinct, repetition, words
+from preflab.analysis.diversity import distinct, repetition
 from preflab.analysis.findings import findings
 from preflab.analysis.results import Analysis, Estimate, ModelFigures, ScoreFigures
 from preflab.analysis.statistics import Floats, floats, mean_estimate, wilson_estimate
 from preflab.analysis.study import Answer, Study
 from preflab.records import UserError
+from preflab.words import words
 
 COUNTED: Mapping[str, Callable[[Answer], bool | None]] = {
     "hit_cap": lambda answer: answer.capped,

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from preflab.analysis.contests import Frame
-from preflab.analysis.diversity import words
 from preflab.analysis.results import Depth, Estimate
 from preflab.analysis.statistics import Floats, floats, numbered, per_prompt, wilson_estimate
 from preflab.analysis.study import Judge, better
 from preflab.analysis.wording import capital, listed, percent, who
 from preflab.records import unit_of
+from preflab.words import words
 
 QUANTILES = (0.01, 0.99)  # of the scores of preference data: by construction 2 % of those lie outside
 FEWEST_PAIRS = 50  # 100 responses, so that one of them lies beyond each quantile

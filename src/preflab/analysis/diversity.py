@@ -1,23 +1,10 @@
-"""How long and how varied texts are: words, distinct n-grams, repetition within a text."""
+"""How varied texts are: distinct n-grams, repetition within a text."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-# Han characters and kana, which are written without spaces: each counts as one word.
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")
-
 REPEATED_RUN = 4  # words
-
-
-def words(text: str) -> list[str]:
-    """The words of a text, in lower case: what stands between spaces, and each Han character or kana by itself.
-
-    The one definition of a word, for lengths and for diversity.
-    """
-    return _WORD.findall(text.lower())
 
 
 def ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:

@@ -113,12 +113,15 @@ class PairedTest:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How often two judges name the same winner where both named one, and Cohen's κ over win, tie and loss."""
+    """How often two judges name the same winner where both named one (`accuracy`), how often they say the same of win,
+    tie and loss (`same`), and Cohen's κ over win, tie and loss, which is that beyond chance.
+    """
 
     first: str
     second: str
     accuracy: Estimate | None
     kappa: Estimate | None
+    same: Estimate | None = None
 
 
 @dataclass(frozen=True, slots=True)

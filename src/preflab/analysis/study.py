@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from preflab.analysis.diversity import words
 from preflab.analysis.verdicts import POINTS
 from preflab.records import Message, Outcome, SampleVerdict, unit_of
 from preflab.ties import Precision, compare, points
+from preflab.words import words
 
 JudgeKind = Literal["reward_model", "gold", "openai", "hf", "human"]
 

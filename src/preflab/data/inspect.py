@@ -20,6 +20,7 @@ from preflab.data.remarks import RemarkTally
 from preflab.data.sources import Source
 from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped, ExplainedToken
 from preflab.records import Comparison, TokenizedComparison
+from preflab.words import words
 
 _FIRST_ROWS = 5
 
@@ -246,8 +247,8 @@ class _Tally:
         measured = {
             "characters": (sum(map(len, prompt)), [len(response) for response in responses]),
             "words": (
-                sum(len(content.split()) for content in prompt),
-                [len(response.split()) for response in responses],
+                sum(len(words(content)) for content in prompt),
+                [len(words(response)) for response in responses],
             ),
         }
         if tokens is not None:

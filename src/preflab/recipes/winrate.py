@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
+from preflab.analysis.file_agreement import FileAgreement, file_agreement
 from preflab.analysis.file_figures import FileFigures, file_figures
 from preflab.analysis.results import Contest, Estimate
-from preflab.analysis.verdicts import read_verdicts
+from preflab.analysis.verdicts import VerdictFile, read_verdicts
 from preflab.recipes.settings import WinrateSettings
 from preflab.records import DisagreementError, Outcome
 from preflab.rundir import to_json
@@ -21,12 +23,14 @@ class WinrateResult:
     """The figures of each file. Their text is JSON if that was asked for, else a table and the details."""
 
     files: tuple[FileFigures, ...]
+    agreements: tuple[FileAgreement, ...] = ()
     as_json: bool = False
 
     def __str__(self) -> str:
         if self.as_json:
-            return json.dumps(json.loads(to_json({"files": self.files})), indent=2)
-        return "\n\n".join(["\n".join(_table(self.files)), *("\n".join(_details(found)) for found in self.files)])
+            return json.dumps(json.loads(to_json({"files": self.files, "agreements": self.agreements})), indent=2)
+        parts = [_table(self.files), *map(_details, self.files), *map(_agreement, self.agreements)]
+        return "\n\n".join("\n".join(lines) for lines in parts)
 
 
 def compute_winrate(settings: WinrateSettings) -> WinrateResult:
@@ -35,16 +39,25 @@ def compute_winrate(settings: WinrateSettings) -> WinrateResult:
     Raises DisagreementError where stored figures of a file do not follow from its rows; its `shown` has the figures of
     the other files. UserError for a file that cannot be understood.
     """
-    found, refused = [], []
+    files, refused = [], []
     for path in _verdict_files(settings.files):
         try:
-            found.append(file_figures(read_verdicts(path), seed=settings.seed))
+            files.append(read_verdicts(path))
         except DisagreementError as error:
             refused.append(str(error))
-    result = WinrateResult(tuple(found), settings.json_output)
+    found = tuple(file_figures(file, seed=settings.seed) for file in files)
+    result = WinrateResult(found, tuple(_agreements(files, settings.seed)), settings.json_output)
     if refused:
         raise DisagreementError("\n".join(refused), shown=result if found else None)
     return result
+
+
+def _agreements(files: Sequence[VerdictFile], seed: int) -> Iterator[FileAgreement]:
+    """Each two files that are about the same responses; of two files alone also that they are not."""
+    for first, second in combinations(files, 2):
+        found = file_agreement(first, second, seed=seed)
+        if found.matched or len(files) == 2:
+            yield found
 
 
 def _verdict_files(files: Sequence[Path]) -> Sequence[Path]:
@@ -91,6 +104,28 @@ def _details(found: FileFigures) -> list[str]:
     ]
 
 
+def _agreement(found: FileAgreement) -> list[str]:
+    head = f"{found.first} beside {found.second}"
+    matched = f"{found.matched} of {found.samples[0]} and {found.samples[1]} samples"
+    if found.lacking:
+        missing = " and ".join(map(str, found.lacking))
+        return [head, f"  cannot be matched: {missing} lacks the texts of prompts and responses"]
+    if found.agreement is None:
+        why = "no verdict in both" if found.matched else "no two of them are about the same prompt and responses"
+        return [head, f"  {matched} match; {why}, so whether the judges agree cannot be told"]
+    shown = {
+        "same verdict": _with_n(found.agreement.same, "of win, tie and loss"),
+        "same winner": _with_n(found.agreement.accuracy, "where both name one") or "- (they never both name one)",
+        "Cohen's kappa": _with_n(found.agreement.kappa, "of win, tie and loss, beyond chance")
+        or "- (both always say the same one thing)",
+    }
+    return [
+        head,
+        f"  {matched} are about the same prompt and responses, and {found.judged} of these have a verdict in both",
+        *(f"  {name:<18} {text}" for name, text in shown.items()),
+    ]
+
+
 def _facts(contest: Contest) -> dict[str, str]:
     """Figures in words, by name; empty where there is none."""
     if contest.win_rate is None or contest.wilson is None or contest.p_value is None:
@@ -109,7 +144,7 @@ def _facts(contest: Contest) -> dict[str, str]:
 
 
 def _with_n(estimate: Estimate | None, meaning: str) -> str:
-    return f"{_estimate(estimate)} {meaning} (n = {estimate.n})" if estimate else ""
+    return f"{_estimate(estimate)} {meaning} (n = {estimate.n} prompts)" if estimate else ""
 
 
 def _estimate(estimate: Estimate | None) -> str:

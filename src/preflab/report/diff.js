@@ -3,10 +3,18 @@
 const LARGEST_TABLE = 4_000_000; // cells: two answers of about 2,000 words each, some tens of milliseconds
 const RUN = 4; // words that come again together count as a repetition, as in the figures of the report
 
-const ALONE = "\\u3040-\\u30ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\uf900-\\ufaff"; // as in the words that the report counts
-const WORD = new RegExp(`[${ALONE}]\\s*|[^\\s${ALONE}]+\\s*|\\s+`, "gu");
+// As in the words that the report counts (words.py).
+const HAN_AND_KANA =
+  "\\u3005-\\u3007\\u3040-\\u30ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\uf900-\\ufaff\\uff66-\\uff9f\\u{20000}-\\u{3ffff}";
+const THAI = "[\\u0e40-\\u0e44]?[\\u0e01-\\u0e2f][\\u0e30-\\u0e3a\\u0e45-\\u0e4e]*";
+const LAO = "[\\u0ec0-\\u0ec4]?[\\u0e81-\\u0eaf][\\u0eb0-\\u0ebd\\u0ec6-\\u0ece]*";
+const KHMER = "[\\u1780-\\u17b3](?:\\u17d2[\\u1780-\\u17a2]|[\\u17b4-\\u17d1\\u17d3\\u17dd])*";
+const BURMESE = "[\\u1000-\\u102a\\u103f](?:\\u1039[\\u1000-\\u1021]|[\\u102b-\\u1038\\u103a-\\u103e])*";
+const STARTS = `${HAN_AND_KANA}\\u0e01-\\u0e2f\\u0e40-\\u0e44\\u0e81-\\u0eaf\\u0ec0-\\u0ec4\\u1780-\\u17b3\\u1000-\\u102a\\u103f`;
+const UNITS = [`[${HAN_AND_KANA}]`, THAI, LAO, KHMER, BURMESE, `[^\\s${STARTS}]+`];
+const WORD = new RegExp(`(?:${UNITS.join("|")})\\s*|\\s+|[^]`, "gu");
 
-/** The words of a text, each with the space that follows it; characters of Chinese and Japanese one by one. */
+/** The words of a text, each with the space that follows it; scripts without spaces character by character. */
 function wordsOf(text) {
   return text.match(WORD) ?? [];
 }

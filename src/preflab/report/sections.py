@@ -243,11 +243,12 @@ def _agreements(analysis: Analysis) -> Iterable[Table]:
             (
                 Cell(f"{pair.first} and {pair.second}"),
                 estimate(pair.accuracy, exact_percent, with_n=True),
+                estimate(pair.same, exact_percent, with_n=True),
                 estimate(pair.kappa),
             )
             for pair in analysis.agreements
         )
-        yield Table("Do the judges agree?", ("Judges", "Same winner", "Cohen’s κ"), rows)
+        yield Table("Do the judges agree?", ("Judges", "Same winner", "Same of win, tie, loss", "Cohen’s κ"), rows)
 
 
 def _paired_tests(analysis: Analysis) -> Iterable[Table]:

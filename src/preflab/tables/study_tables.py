@@ -124,7 +124,7 @@ def figure_rows(analysis: Analysis) -> Iterator[Row]:
         )
     for pair_of in analysis.agreements:
         judges = {"judge": f"{pair_of.first} vs {pair_of.second}"}
-        yield from _rows(judges, agreement=pair_of.accuracy, cohens_kappa=pair_of.kappa)
+        yield from _rows(judges, agreement=pair_of.accuracy, same_verdict=pair_of.same, cohens_kappa=pair_of.kappa)
     for depth in analysis.depth:
         own = {"judge": depth.scorer}
         yield from _rows(own, accuracy=depth.accuracy, longer_is_better_accuracy=depth.length_accuracy)
