@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,21 @@ def test_a_second_run_does_nothing_again_and_a_judge_can_be_added(
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again.analysis.contests[0] == result.analysis.contests[0]
     assert {contest.judge for contest in again.analysis.contests} == {"rm", "gold", "second"}
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_folder_that_was_renamed_is_finished_all_the_same(
+    models: dict[str, Path], done: tuple[ReportResult, Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(done[1].folder, tmp_path / "renamed")
+    monkeypatch.setattr("preflab.recipes.generate.generate", None)
+    monkeypatch.setattr("preflab.recipes.score.rewards", None)
+    again = compare_models(settings(models, tmp_path / "renamed"))
+    assert again.analysis == done[0].analysis
+    monkeypatch.chdir(tmp_path)
+    assert compare_models(settings(models, Path("renamed"))).analysis == done[0].analysis
+    with pytest.raises(UserError, match=r"settings\.max_new_tokens: 12 there, 13 now"):
+        compare_models(settings(models, tmp_path / "renamed", max_new_tokens=13))
 
 
 @pytest.mark.usefixtures("undrawn")

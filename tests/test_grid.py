@@ -15,7 +15,7 @@ from preflab.recipes import grid
 from preflab.recipes.grid import run_grid
 from preflab.recipes.study_settings import GridSettings
 from preflab.records import UserError
-from preflab.rundir import read_jsonl
+from preflab.rundir import read_jsonl, write_jsonl
 
 PROMPTS = "sandbox:preferences?rows=8&split=test&seed=3"
 
@@ -39,6 +39,25 @@ def settings(run: Path, out: Path, **changes: Any) -> GridSettings:
         "out": out,
     }
     return GridSettings(**values | changes)
+
+
+def test_a_grid_that_was_renamed_is_finished_all_the_same(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run_grid(settings(run, tmp_path / "grid", temperatures=(1.0,)))
+    (tmp_path / "grid").rename(tmp_path / "renamed")
+    monkeypatch.setattr("preflab.recipes.generate.generate", None)
+    assert run_grid(settings(run, tmp_path / "renamed", temperatures=(1.0,))).cells == first.cells
+
+
+@pytest.mark.parametrize("name", ["opponent.jsonl", "cells/dpo-step-2-t1/responses.jsonl"])
+def test_verdicts_on_other_responses_than_the_grid_has_are_refused(run: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "grid"
+    run_grid(settings(run, folder, temperatures=(1.0,)))
+    rows = list(read_jsonl(folder / name))
+    write_jsonl(folder / name, [{**row, "response": f"Not {row['response']}"} for row in rows])
+    with pytest.raises(UserError, match=r"dpo-step-\d-t1/gold\.json: sample \d+/0 is a verdict on other texts"):
+        read_grid(folder)
 
 
 def test_a_grid_has_a_cell_for_each_checkpoint_and_temperature(run: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from preflab.analysis.alignment import align
 from preflab.analysis.file_figures import file_figures
 from preflab.analysis.results import Contest, GridCell
 from preflab.analysis.verdicts import VerdictFile, read_verdicts
@@ -44,6 +45,7 @@ def _judged(
             path = folder / "cells" / entry["name"] / f"{judge}.json"
             file = read_verdicts(path) if path.exists() else None
             if file and _belongs(file, spec, head["opponent"], prompts):
+                _check_texts(file, path.parent / "responses.jsonl", folder / "opponent.jsonl")
                 yield _cell(file_figures(file, seed=seed).contest, entry, judge, head["opponent"])
 
 
@@ -52,6 +54,22 @@ def _belongs(file: VerdictFile, spec: str, opponent: str, prompts: Mapping[str, 
     return made_by == (spec, opponent) and all(
         pair.prompt == prompts.get(sample_id.split("/")[0]) for sample_id, pair in file.pairs.items()
     )
+
+
+def _check_texts(file: VerdictFile, responses: Path, opponents: Path) -> None:
+    """Raise UserError where the verdicts are about other responses than those beside them."""
+    if not (responses.exists() and opponents.exists()):
+        return
+    aligned = align({"model": read_jsonl(responses), "opponent": read_jsonl(opponents)})
+    for (row, sample), both in aligned.rows.items():
+        judged = file.pairs.get(f"{row}/{sample}")
+        there = (both["model"]["response"], both["opponent"]["response"])
+        if judged and (judged.response, judged.opponent) != there:
+            raise UserError(
+                f"{file.path}: sample {row}/{sample} is a verdict on other texts than {responses} and "
+                f"{opponents} have, so they do not belong together; put the right file back, or run "
+                "`preflab grid` again with --overwrite"
+            )
 
 
 def _cell(found: Contest, entry: Mapping[str, Any], judge: str, opponent: str) -> GridCell:
