@@ -265,6 +265,7 @@ def test_figures_of_a_model_by_hand() -> None:
         "empty": 0.25,
         "runaway_repetition": 0.0,
         "foreign_turn": 0.25,
+        "other_task": 0.0,
         "refusal": 0.0,
     }
     assert dpo.shares["refusal"].value == 1.0

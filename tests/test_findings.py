@@ -369,3 +369,28 @@ def test_a_difference_is_claimed_only_where_the_interval_shows_it() -> None:
     assert side(Estimate(0.6, 0.51, 0.7, 100)) == "better"
     assert side(Estimate(0.4, 0.3, 0.49, 100)) == "worse"
     assert side(Estimate(0.6, 0.5, 0.7, 100)) == side(Estimate(0.9, 0.8, 1.0, 9)) == side(None) == "unclear"
+
+
+def test_many_empty_responses_come_before_any_verdict() -> None:
+    cases = [
+        case(
+            row,
+            {"base": "one two three", "dpo": "" if row < 10 else "four five six"},
+            verdicts={("gpt-4o", "dpo"): said("win")},
+        )
+        for row in range(25)
+    ]
+    first, second, *_ = findings(study(cases, CHAT))
+    assert first.tone == "warning"
+    assert (
+        first.text == "Many responses are empty: 0 % of base's and 40 % of dpo's. No verdict below holds without that."
+    )
+    assert second.text.startswith("dpo is better than base")
+
+
+def test_few_empty_responses_are_not_said_first() -> None:
+    cases = [
+        case(row, {"base": "one", "dpo": "" if not row else "two"}, verdicts={("gpt-4o", "dpo"): said("win")})
+        for row in range(25)
+    ]
+    assert not analyse(study(cases, CHAT)).findings[0].text.startswith("Many")

@@ -16,6 +16,7 @@ from preflab.analysis.findings import findings
 from preflab.analysis.results import Analysis, Estimate, ModelFigures, ScoreFigures
 from preflab.analysis.statistics import Floats, floats, mean_estimate, wilson_estimate
 from preflab.analysis.study import Answer, Study
+from preflab.analysis.tails import other_task
 from preflab.records import UserError
 from preflab.words import words
 
@@ -24,6 +25,7 @@ COUNTED: Mapping[str, Callable[[Answer], bool | None]] = {
     "empty": lambda answer: not answer.text.strip(),
     "runaway_repetition": lambda answer: runaway_repetition(answer.text) is not None,
     "foreign_turn": lambda answer: foreign_turn(answer.text) is not None,
+    "other_task": lambda answer: other_task(answer.text) is not None,
     "refusal": lambda answer: refusal(answer.text) is not None,
 }
 """Name of a share (`wording.SHARES`) -> whether a response counts; None where it does not say."""

@@ -30,7 +30,9 @@ MOST_MODELS = 3  # that get a sentence of their own
 LONGER = 0.1  # of the opponent's length
 TIMES = 2  # times the opponent's length, from which on it is put so
 RISE = 0.05  # of a share of responses
-DEFECTS = {"hit_cap", "empty", "runaway_repetition", "foreign_turn"}  # shares of which fewer is better in any case
+# Shares of which fewer is better in any case.
+DEFECTS = {"hit_cap", "empty", "runaway_repetition", "foreign_turn", "other_task"}
+EMPTY = 0.05  # of a model's responses, from which on the first sentence says so
 LESS_DISTINCT = 0.1  # of the baseline's distinct word pairs
 
 
@@ -50,6 +52,7 @@ def findings(
     figures = {model.name: model for model in models}
     ours = [contest for contest in against_baseline if contest.judge == main.name]
     found = [
+        *_empty_responses(models),
         *_verdicts(ours, figures, main),
         *_length_explains(ours, main),
         *_other_judges(ours, [c for c in against_baseline if c.judge != main.name], judges),
@@ -59,6 +62,17 @@ def findings(
         *reasons_for_trust(agreements, depths, judges),
     ]
     return tuple(found[:MOST])
+
+
+# ---- what is not there ----------------------------------------------------------------------------------------------
+
+
+def _empty_responses(models: Sequence[ModelFigures]) -> Iterator[Finding]:
+    """How many responses say nothing, of every model, where one has many: no verdict is to be read without it."""
+    shares = {model.name: share.value for model in models if (share := model.shares.get("empty"))}
+    if max(shares.values(), default=0.0) >= EMPTY:
+        said = listed([f"{percent(share)} of {name}'s" for name, share in shares.items()])
+        yield Finding(f"Many responses are empty: {said}. No verdict below holds without that.", "warning")
 
 
 # ---- who is better ---------------------------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ class ModelFigures:
         words, characters, tokens: mean lengths of a response; tokens are None where its file does not say.
         distinct: n -> distinct n-grams / n-grams over the first response to each prompt (Li et al., 2016), n = 1, 2, 3.
         repetition: mean share of a response's four-word runs that stood in it before.
-        shares: hit_cap, empty, runaway_repetition, foreign_turn, refusal -> share of responses; hit_cap is left out
-            where the file does not say.
+        shares: hit_cap, empty, runaway_repetition, foreign_turn, other_task, refusal -> share of responses; hit_cap is
+            left out where the file does not say.
         scores: by scorer.
     """
 

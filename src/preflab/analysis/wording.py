@@ -25,6 +25,7 @@ SHARES: Mapping[str, str] = {
     "empty": "are empty",
     "runaway_repetition": "repeat without end",
     "foreign_turn": "speak as someone else",
+    "other_task": "go on into another task",
     "refusal": "decline to answer",
 }
 """A share of `ModelFigures` -> what those responses do."""
