@@ -116,8 +116,9 @@ def _comparisons(
     figures: list[Figure] = []
     for stage in stages[:MOST_DRAWN]:
         study, analysis = studies[stage.name]
-        said = analysis.findings[:LEADING] if alone else [_named(stage.name, f) for f in analysis.findings[:1]]
-        findings += said
+        # A warning that stands before the verdict goes with it.
+        first = 2 if analysis.findings[0].tone == "warning" else 1
+        findings += analysis.findings[:LEADING] if alone else [_named(stage.name, f) for f in analysis.findings[:first]]
         panels = overview_panels(study, analysis)[: min(len(against_baseline(study, analysis)), LEADING_PANELS)]
         if panels:
             drawn = panels_as_svg(panels, anchor("figure", stage.name))
