@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -364,3 +366,19 @@ def test_a_model_takes_the_place_of_a_file_when_asked_to(models: dict[str, Path]
 def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no study\.json"):
         build_report(ReportSettings(folder=tmp_path))
+
+
+def test_the_report_says_what_was_held_out_and_trained_on_as_well(
+    models: dict[str, Path], done: tuple[ReportResult, Study], tmp_path: Path
+) -> None:
+    base, held_out = models["base"], tiny_runs.TRAIN
+    tiny_runs.run("dpo", base, tmp_path / "dpo", max_steps=1, save_strategy="no", eval_data=(held_out,))
+    found = compare_models(settings({**models, "dpo": tmp_path / "dpo"}, tmp_path / "out"))
+    (told,) = re.findall(r"dpo: (\d+) of (\d+) held-out prompts, and (\d+) of (\d+) held-out rows", page_of(found))
+    assert told[0] == told[1]
+    assert told[2] == told[3] == "20"
+    assert "held-out prompts, and" not in page_of(done[0])
+
+
+def page_of(result: ReportResult) -> str:
+    return html.unescape(result.report.read_text(encoding="utf-8"))

@@ -7,6 +7,7 @@
     scores/SCORER/preference_data.jsonl   {row, prompt, chosen, rejected, score_chosen, score_rejected}
     verdicts/JUDGE/MODEL.json             a verdict file of the model against the baseline (`preflab.analysis.verdicts`)
     training/MODEL.jsonl                  the metrics of the model's training
+    training/MODEL.overlap.json           how many of its held-out rows and prompts were trained on as well
 
 All of it can be read without a model; whatever `analysis/` and `report.html` say is made from these rows alone.
 """
@@ -121,6 +122,7 @@ class Study:
     cases: tuple[Case, ...]
     preference_data: Mapping[str, tuple[ScoredPair, ...]]  # by scorer, in any order
     training: Mapping[str, list[dict[str, Any]]]  # by model: lines of metrics
+    overlaps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by model: as its result.json has it
 
     @property
     def baseline(self) -> str:

@@ -68,7 +68,13 @@ def _with_rows(folder: Path, title: str, models: tuple[Player, ...], judges: tup
         cases=cases,
         preference_data=preference_data,
         training={model.name: list(_rows(folder / "training" / f"{model.name}.jsonl")) for model in models},
+        overlaps={model.name: found for model in models if (found := _overlap(folder, model.name))},
     )
+
+
+def _overlap(folder: Path, model: str) -> dict[str, int]:
+    path = folder / "training" / f"{model}.overlap.json"
+    return {name: int(value) for name, value in read_json(path).items()} if path.exists() else {}
 
 
 def _scaled(folder: Path, judge: Judge, cases: tuple[Case, ...], pairs: tuple[ScoredPair, ...]) -> Judge:

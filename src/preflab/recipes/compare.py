@@ -14,7 +14,7 @@ from preflab.data.templates import CHAT_TEMPLATES
 from preflab.recipes.judge import judge_pairs_with, make_judge
 from preflab.recipes.output import alone
 from preflab.recipes.panel import OWN_SCORES, read_judges, try_out
-from preflab.recipes.players import Entry, read_entries, training_of
+from preflab.recipes.players import Entry, overlap_of, read_entries, training_of
 from preflab.recipes.report import ReportResult, report_study
 from preflab.recipes.score import score_responses
 from preflab.recipes.settings import ScoreSettings
@@ -169,8 +169,10 @@ def _judge(settings: CompareSettings, judge: Judge, entries: Sequence[Entry]) ->
 def _copy_training(folder: Path, entries: Sequence[Entry]) -> None:
     (folder / "training").mkdir(parents=True, exist_ok=True)
     for entry in entries:
-        copy = folder / "training" / f"{entry.name}.jsonl"
+        copy, shared = (folder / "training" / f"{entry.name}.{ending}" for ending in ("jsonl", "overlap.json"))
+        for path in (copy, shared):
+            path.unlink(missing_ok=True)  # of a model that had this name before
         if entry.kind == "model" and (metrics := training_of(entry.source)):
             shutil.copyfile(metrics, copy)
-        else:
-            copy.unlink(missing_ok=True)  # of a model that had this name before
+            if overlap := overlap_of(metrics.parent):
+                write_json(shared, overlap)

@@ -85,3 +85,11 @@ def training_of(model: str) -> Path | None:
     """The metrics that the training of a model left beside it."""
     metrics = Path(model).parent / "metrics.jsonl"
     return metrics if Path(model).is_dir() and metrics.exists() else None
+
+
+def overlap_of(run: Path) -> dict[str, int]:
+    """How many held-out rows and prompts of a run were trained on as well; empty where nothing was held out, or a
+    version that did not count them made it.
+    """
+    result = run / "result.json"
+    return dict(read_json(result).get("overlap") or {}) if result.exists() else {}

@@ -71,7 +71,7 @@ def sections(study: Study, analysis: Analysis, figures: Sequence[ReportFigure]) 
         ),
         Section("diversity", "Diversity and defects", _diversity(analysis), figures=_figures("diversity", figures)),
         Section("subsets", "Subsets", _subsets(study, analysis), figures=_figures("subsets", figures)),
-        Section("training", "Training", figures=_figures("training", figures)),
+        Section("training", "Training", figures=_figures("training", figures), remarks=_overlaps(study)),
     ]
     return tuple(section for section in found if not section.is_empty)
 
@@ -83,6 +83,17 @@ def _figures(section: ReportSection, figures: Sequence[ReportFigure]) -> tuple[F
     labelled = [figure for figure in ours if figure.label]
     folding = (Figure(figure.label, figure.panels, unfolded=number == 0) for number, figure in enumerate(labelled))
     return (*([Figure("", together)] if together else []), *folding)
+
+
+def _overlaps(study: Study) -> tuple[str, ...]:
+    """Whose held-out figures are partly of what was trained on."""
+    return tuple(
+        f"{name}: {found['prompts']:,} of {found['held_out_prompts']:,} held-out prompts, and {found['rows']:,} of "
+        f"{found['held_out_rows']:,} held-out rows, were trained on as well; held-out figures of this training say "
+        "less about new prompts."
+        for name, found in study.overlaps.items()
+        if found.get("prompts") or found.get("rows")
+    )
 
 
 def _signed(value: float) -> str:

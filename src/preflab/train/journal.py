@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from preflab.durable import sync
 from preflab.records import UserError
 from preflab.rundir import append_jsonl, read_jsonl, write_jsonl
-from preflab.terminal import progress_bar
+from preflab.terminal import printable, progress_bar
 
 METRICS = "metrics.jsonl"
 SHOWN = ("loss", "accuracy", "rewards/accuracies", "eval_loss", "eval_accuracy", "eval_rewards/accuracies")
@@ -84,7 +84,7 @@ class Journal:
     def say(self, text: str) -> None:
         """A line above the progress bar."""
         if self._main:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.console.print(printable(text), markup=False, highlight=False)
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
