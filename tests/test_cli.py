@@ -73,6 +73,7 @@ def fail(settings: ToySettings) -> None:
         "long": OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300),
         "large": RuntimeError("I/O error: File too large (os error 27)"),
         "memory": MemoryError(),
+        "endless": UserError("rows.csv: the columns " + "x" * 10**6 + " fit no format"),
         "missing": FileNotFoundError("no name, so it is ours"),
         "interrupt": KeyboardInterrupt(),
         "defect": ZeroDivisionError("ours"),
@@ -210,6 +211,14 @@ def test_what_the_system_refuses_is_one_message(call: Call, error: str, said: st
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith(f"Error: {said}")
     assert ended.err.count("\n") == 1
+
+
+def test_a_message_with_an_endless_name_in_it_keeps_its_head_and_its_end(call: Call) -> None:
+    ended = call("fail", "--data", "endless")
+    assert ended.code == 2
+    assert ended.err.startswith("Error: rows.csv: the columns xxx")
+    assert ended.err.endswith("xxx fit no format\n")
+    assert len(ended.err) < 5000
 
 
 def test_a_missing_file_without_a_name_is_a_defect(call: Call) -> None:

@@ -155,6 +155,8 @@ COMMANDS: Mapping[str, Command] = {
     ),
 }
 
+_LONGEST_LINE = 4000
+
 GROUPS: Mapping[str, str] = {
     "data": "Look at preference data.",
     "train": "Train a model: sft, reward, or by an objective on preferences (see `preflab objectives`).",
@@ -240,4 +242,12 @@ def _complain(message: str) -> None:
     """Print to standard error. Other processes than the main one keep to one line, as it may be about them alone."""
     if not is_main_process():
         message = f"process {process_index()}: {message.splitlines()[0]}"
-    click.echo(printable(message), err=True)
+    click.echo("\n".join(map(_cut, printable(message).splitlines())), err=True)
+
+
+def _cut(line: str) -> str:
+    """A line that a person can read: a row's field, or a column's name, may have any length."""
+    if len(line) <= _LONGEST_LINE:
+        return line
+    half = _LONGEST_LINE // 2
+    return f"{line[:half]} … ({len(line) - 2 * half} characters) … {line[-half:]}"
