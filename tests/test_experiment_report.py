@@ -69,9 +69,11 @@ def words(page: str) -> str:
 
 def test_the_answer_comes_first_then_the_parts_then_the_plan(page: str) -> None:
     main = words(page.partition('<main id="main">')[2])
-    order = ["Does it help?", "As in a paper.", "compare: dpo is better than base", "grid: dpo is better than chosen"]
+    order = ["Does it help?", "compare: dpo is better than base", "grid: dpo is better than chosen"]
     places = [main.index(part) for part in [*order, "Against the baseline"]]
     assert places == sorted(places)
+    assert "As in a paper." in main[main.index("The plan") :], "the file's own words stand beside what was run"
+    assert main.count("As in a paper.") == 1
     titles = re.findall(r"<h2[^>]*>([^<]+)</h2>", page)
     assert titles == ["Comparison: compare", "Grid: grid", "Trainings", "The plan"]
 
