@@ -27,6 +27,7 @@ class FakeJudge:
         faulty: share of calls that fail, each in one of the ways of FAULTS, decided by the prompt and the attempt.
         status, code: of an error that every call gets.
         delay: seconds until each reply.
+        silence: seconds that a reply takes which does not come in time.
         logprobs: of the first token, for every reply; else a text.
         body: what every call gets instead of a completion.
         location: where every call is redirected to, with `status`.
@@ -34,6 +35,7 @@ class FakeJudge:
 
     def __init__(self) -> None:
         self.faulty, self.delay = 0.0, 0.0
+        self.silence = 0.6
         self.status: int | None = None
         self.code: str | None = None
         self.logprobs: Mapping[str, float] | None = None
@@ -110,12 +112,12 @@ def _handler(judge: FakeJudge) -> type[BaseHTTPRequestHandler]:
             if judge.body is not None:
                 return self.send(judge.body)
             if fault == "time-out":
-                time.sleep(0.6)
+                time.sleep(judge.silence)
             whole = json.dumps(_completion(f"The one is better.\nVerdict: {verdict(prompt)}", judge.logprobs))
             if fault == "trickle":
                 self.send(whole[:10], length=len(whole))
                 for character in whole[10:18]:
-                    time.sleep(0.1)
+                    time.sleep(judge.silence / 6)
                     self.wfile.write(character.encode())
                 self.close_connection = True
                 return None
