@@ -394,3 +394,17 @@ def test_few_empty_responses_are_not_said_first() -> None:
         for row in range(25)
     ]
     assert not analyse(study(cases, CHAT)).findings[0].text.startswith("Many")
+
+
+def test_a_model_that_leaves_much_unanswered_is_not_shown_as_simply_better() -> None:
+    for answered, tone in ((20, "warning"), (40, "good")):
+        cases = [
+            case(
+                row,
+                {"base": f"b {row}", "dpo": f"d {row}" if row < answered else ""},
+                scores={"base": {"reward": 0.0}, "dpo": {"reward": 1.0} if row < answered else {}},
+            )
+            for row in range(40)
+        ]
+        (said,) = [found for found in findings(study(cases, REWARD)) if "dpo is better than base" in found.text]
+        assert said.tone == tone

@@ -60,3 +60,8 @@ def test_real_answers_are_left_alone() -> None:
     }
     assert len(answers) > 3000
     assert [answer for answer in answers if other_task(answer) is not None] == []
+
+
+@pytest.mark.parametrize("text", ["A: x\n", "passage: x\n", "x?\nA) b\n", "x. Premise: y ", "x. Q: y\n", "word "])
+def test_long_text_is_looked_through_in_one_pass(text: str) -> None:
+    other_task(text * 20_000)  # minutes, if every beginning looked for its end by itself

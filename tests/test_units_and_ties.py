@@ -16,12 +16,17 @@ from preflab.analysis.file_figures import FileFigures, file_figures
 from preflab.analysis.results import Contest
 from preflab.analysis.study import Judge
 from preflab.analysis.study_rows import read_study
+from preflab.analysis.verdict_rows import leaning
 from preflab.analysis.verdicts import read_verdicts, write_verdicts
 from preflab.config import Settings
+from preflab.judge.orders import BOTH
+from preflab.recipes.judge import JudgeResult
 from preflab.recipes.judges import Job, ScoringJudge
 from preflab.recipes.report import build_report
+from preflab.recipes.settings import WinrateSettings
 from preflab.recipes.study_settings import ReportSettings
-from preflab.records import Comparison, Judgement, Message, Outcome, Pair, UserError
+from preflab.recipes.winrate import compute_winrate
+from preflab.records import Comparison, DisagreementError, Judgement, Message, Outcome, Pair, UserError
 from preflab.rundir import write_json, write_jsonl
 from preflab.score import extremes, summarize
 from preflab.tables.study_tables import evaluation_rows
@@ -291,3 +296,57 @@ def test_the_highest_and_the_lowest_rewarded_response_can_be_read() -> None:
         "lowest": {"row": 1, "prompt": "p", "response": "bad", "score": -2.0},
     }
     assert extremes(rows[:0]) == {}
+
+
+# ---- one win rate ----------------------------------------------------------------------------------------------------
+
+
+def soft(folder: Path) -> Path:
+    """Both orders by the first token's probabilities, two samples of each prompt."""
+    draw = random.Random(3)
+    judgements, pairs = [], {}
+    for row in range(1, 13):
+        for sample in range(2):
+            sample_id = f"{row}/{sample}"
+            pairs[sample_id] = Pair(sample_id, user(f"Question {row}"), f"dpo {row}.{sample}", f"base {row}")
+            for order in BOTH:
+                preference = round(draw.random(), 3)
+                judgements.append(Judgement(sample_id, leaning(preference), order, preference))
+    path = folder / "verdicts" / "gpt" / "dpo.json"
+    write_verdicts(path, judgements, metadata={"judge": "gpt"}, opponent_word="baseline", pairs=pairs)
+    return path
+
+
+def test_the_file_states_the_win_rate_that_every_command_shows(tmp_path: Path) -> None:
+    path = soft(tmp_path)
+    stated = json.loads(path.read_text())["win_rate"]
+    found = figures(path)
+    assert found.contest.win_rate is not None
+    assert stated["value"] == pytest.approx(found.contest.win_rate.value)
+    assert stated["prompts"] == found.contest.win_rate.n == 12
+    assert "probability" in stated["definition"]
+    for shown in (str(JudgeResult(read_verdicts(path))), str(compute_winrate(WinrateSettings(files=(path,))))):
+        assert f"{stated['value']:.3f}" in shown
+        assert stated["definition"] in shown
+
+
+def test_a_win_rate_that_the_rows_do_not_give_is_refused(tmp_path: Path) -> None:
+    path = soft(tmp_path)
+    document = json.loads(path.read_text())
+    document["win_rate"]["value"] += 0.01
+    path.write_text(json.dumps(document))
+    with pytest.raises(DisagreementError, match="win_rate: "):
+        read_verdicts(path)
+
+
+def test_win_rates_of_verdicts_without_preferences_say_that_ties_are_half(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    said: list[Outcome] = ["win", "tie", "loss", "error", "win"]
+    judgements = [Judgement(f"{n}/0", outcome) for n, outcome in enumerate(said)]
+    write_verdicts(path, judgements, metadata={}, opponent_word="baseline", pairs={})
+    stated = json.loads(path.read_text())["win_rate"]
+    assert (stated["value"], stated["prompts"]) == (2.5 / 4, 4)
+    assert "a tie 1/2" in stated["definition"]
+    nothing = tmp_path / "b.json"
+    write_verdicts(nothing, [Judgement("1/0", "error")], metadata={}, opponent_word="baseline", pairs={})
+    assert read_verdicts(nothing).judgements[0].outcome == "error"

@@ -14,17 +14,16 @@ from preflab.analysis.contests import Frame, contest, frame
 from preflab.analysis.results import Contest, Estimate
 from preflab.analysis.statistics import wilson_estimate
 from preflab.analysis.study import Answer, Case, Judge, Player, Study
-from preflab.analysis.verdicts import OUTCOMES, VerdictFile
+from preflab.analysis.verdicts import OUTCOMES, VerdictFile, definition, row_of
 from preflab.records import Outcome, Pair, SampleVerdict
 
-_SAMPLE_ID = re.compile(r"(\d+)/(\d+)")  # ours: row of the prompt, and which of its samples
 _NO_TEXTS = Pair("", (), "", "")
 
 
 @dataclass(frozen=True, slots=True)
 class FileFigures:
     """What a verdict file says. `rates` are shares of all samples, errors too, with Wilson's interval over prompts;
-    `same_text` counts the samples whose two responses are one text, which tie.
+    `same_text` counts the samples whose two responses are one text, which tie; `definition` says which win rate it is.
     """
 
     file: Path
@@ -33,6 +32,7 @@ class FileFigures:
     prompts: int
     rates: Mapping[Outcome, Estimate]
     same_text: int
+    definition: str
     contest: Contest
 
 
@@ -48,7 +48,7 @@ def file_figures(file: VerdictFile, *, seed: int = 0) -> FileFigures:
         found = replace(found, by_length={}, length_controlled=None, length_controlled_note=lacking)
     same_text = sum(pair.response == pair.opponent for pair in file.pairs.values())
     counted = (len(file.judgements), len(samples), data.prompts)
-    return FileFigures(file.path, *counted, _rates(data, samples), same_text, found)
+    return FileFigures(file.path, *counted, _rates(data, samples), same_text, definition(file.judgements), found)
 
 
 def _rates(data: Frame, samples: Mapping[str, SampleVerdict]) -> dict[Outcome, Estimate]:
@@ -67,13 +67,21 @@ def _as_study(file: VerdictFile, samples: Mapping[str, SampleVerdict]) -> Study:
 
     def case(sample_id: str, found: SampleVerdict) -> Case:
         texts = file.pairs.get(sample_id, _NO_TEXTS)
-        ours = _SAMPLE_ID.fullmatch(sample_id)
-        row = rows.setdefault(ours[1] if ours else sample_id, len(rows))
+        row = rows.setdefault(row_of(sample_id), len(rows))
         answers = {
             name: Answer(text, None, None, {}) for name, text in ((opponent, texts.opponent), (model, texts.response))
         }
         prompt = file.prompts.get(sample_id, ())
-        return Case(row, int(ours[2]) if ours else 0, prompt, None, answers, {(judge.name, model): found})
+        place = sample_id.rpartition("/")[2]
+        sample = int(place) if re.fullmatch("[0-9]{1,9}", place) else 0
+        return Case(
+            row,
+            sample,
+            prompt,
+            None,
+            answers,
+            {(judge.name, model): found},
+        )
 
     return Study(
         folder=file.path.parent,

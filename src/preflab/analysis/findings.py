@@ -107,7 +107,10 @@ def _verdicts(contests: Sequence[Contest], figures: Mapping[str, ModelFigures], 
             said = f"Too few prompts to tell whether {contest.model} is better than {contest.opponent}: {sure}"
             yield Finding(f"{said}.", "warning")
         else:
-            yield Finding(f"{said}. {_at_equal_lengths(contest, figures)}", TONES[side(rate)])
+            empty = figures[contest.model].shares.get("empty")
+            hidden = side(rate) == "better" and empty is not None and empty.value >= EMPTY
+            tone = "warning" if hidden else TONES[side(rate)]  # what it does not answer stands against it
+            yield Finding(f"{said}. {_at_equal_lengths(contest, figures)}", tone)
 
 
 def _at_equal_lengths(contest: Contest, figures: Mapping[str, ModelFigures]) -> str:

@@ -28,9 +28,12 @@ _TASK = re.compile(
     _FLAGS,
 )
 # The same within a line, after a sentence, where texts were joined: capitals tell it from prose.
-_JOINED = re.compile(
-    r"(?<=[.!?\"\u201d)]\s)(?:Premise:\s(?=[\s\S]*?(?:Hypothesis:|[Yy]our answer))"
-    r"|(?:Q|\[Q\]|Question|Instruction):\s(?=[\s\S]*?(?:\bA|\bAnswer|\[A\]|Response|Output):\s))"
+_JOINED = tuple(
+    (re.compile(rf"(?<=[.!?\"\u201d)]\s)(?:{opens}):\s"), re.compile(closes))
+    for opens, closes in (
+        ("Premise", r"Hypothesis:|[Yy]our answer"),
+        (r"Q|\[Q\]|Question|Instruction", r"(?:\bA|\bAnswer|\[A\]|\bResponse|\bOutput):\s"),
+    )
 )
 # Labels at the beginning of a line: one of the first and, further down, one of the second are an item.
 _SPEAKERS = "me|you|friend|he|she|man|woman|boy|girl|bot|ai|user"
@@ -73,13 +76,17 @@ def other_task(text: str) -> int | None:
 
 
 def _places(text: str) -> Iterator[int]:
-    found = [
-        match.start()
-        for match in (*_EXAM.finditer(text), *_JOINED.finditer(text), *_TASK.finditer(text), *_CHOICES.finditer(text))
-    ]
-    for place in (*found, *_items(text)):
+    lines = (match.start() for pattern in (_EXAM, _TASK, _CHOICES) for match in pattern.finditer(text))
+    for place in (*lines, *_joined(text), *_items(text)):
         if text[:place].strip() and not _announced(text, place):
             yield place
+
+
+def _joined(text: str) -> Iterator[int]:
+    for opens, closes in _JOINED:
+        last = max((match.start() for match in closes.finditer(text)), default=-1)
+        if (begun := opens.search(text)) and begun.start() < last:
+            yield begun.start()
 
 
 def _items(text: str) -> Iterator[int]:

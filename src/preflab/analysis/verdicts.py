@@ -3,18 +3,22 @@
     {"metadata": {"judge": …, "model": …, "opponent": …},
      "win_counts": {"model": 61, OPP: 30, "tie": 8, "error": 1},
      "win_rates": {"model_winrate": 0.61, "OPP_winrate": 0.3, "tie_rate": 0.08, "error_rate": 0.01},
+     "win_rate": {"value": 0.656, "prompts": 99, "definition": "mean over prompts of …"},
      "results": [{"sample_id": "12/0", "prompt": …, "model_response": …, "OPP_response": …, "verdict": "model",
                   "presentation_order": "OPP_first", "preference": 0.83, "raw": …, "error": null}, …]}
 
 OPP is "chosen" where the opponent is the preferred response of preference data, else "baseline". There is one row per
 judgement; counts and rates are over samples, which may have been judged in both orders, and rates are shares of all
-samples. Stored counts and rates are never believed: they are computed again from the rows.
+samples. `win_rate` is the one that all commands show, from prompts, and says how ties and preferences count. Stored
+counts and rates are never believed: they are computed again from the rows.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -33,7 +37,7 @@ from preflab.analysis.verdict_rows import (
     prompt_of,
     verdict_row,
 )
-from preflab.records import DisagreementError, Judgement, Message, Outcome, Pair, SampleVerdict, UserError
+from preflab.records import DisagreementError, Judgement, Message, Outcome, Pair, SampleVerdict, UserError, unit_of
 from preflab.redaction import redact
 from preflab.rundir import read_json, read_jsonl, to_json, write_json
 
@@ -101,6 +105,38 @@ def counts(verdicts: Iterable[SampleVerdict | Judgement]) -> dict[Outcome, int]:
     return {outcome: found.count(outcome) for outcome in OUTCOMES}
 
 
+WIN_RATE = "mean over prompts of the mean of their samples: a win 1, a tie 1/2, a loss 0; errors are left out"
+MEAN_PREFERENCE = (
+    "mean over prompts of the mean of their samples: the judge's probability that the model's response is the better "
+    "one; errors are left out"
+)
+
+
+def definition(judgements: Iterable[Judgement]) -> str:
+    """Which of the usual win rates the win rate of these judgements is; two orders are averaged in either."""
+    return MEAN_PREFERENCE if any(each.preference is not None for each in judgements) else WIN_RATE
+
+
+def mean_points(samples: Mapping[str, SampleVerdict], prompts: Mapping[str, Sequence[Message]]) -> tuple[float, int]:
+    """The win rate of samples (both by `sample_id`), NaN of none, and the number of prompts that it rests on."""
+    by_prompt: dict[Hashable, list[float]] = {}
+    for sample_id, found in samples.items():
+        if found.points is not None:
+            unit = unit_of(prompts.get(sample_id, ())) or row_of(sample_id)
+            by_prompt.setdefault(unit, []).append(found.points)
+    means = [math.fsum(points) / len(points) for points in by_prompt.values()]
+    return (math.fsum(means) / len(means) if means else math.nan), len(means)
+
+
+_SAMPLE_ID = re.compile(r"(\d+)/(\d+)")  # ours: row of the prompt, and which of its samples
+
+
+def row_of(sample_id: str) -> str:
+    """The part of a sample's name that says whose prompt it is, in files that lack the prompts."""
+    ours = _SAMPLE_ID.fullmatch(sample_id)
+    return ours[1] if ours else sample_id
+
+
 # ---- writing -------------------------------------------------------------------------------------------------------
 
 
@@ -136,7 +172,9 @@ def write_verdicts(
     """
     rows = list(judgements)
     assert rows, "a verdict file has at least one judgement"
-    found = counts(combine(rows, pairs).values())
+    samples = combine(rows, pairs)
+    found = counts(samples.values())
+    rate_of_wins, prompts = mean_points(samples, {sample_id: pair.prompt for sample_id, pair in pairs.items()})
     total = sum(found.values())
     word: Mapping[Outcome, str] = {"win": "model", "loss": opponent_word, "tie": "tie", "error": "error"}
     rate: Mapping[Outcome, str] = {
@@ -149,6 +187,7 @@ def write_verdicts(
         "metadata": redact(dict(metadata)),
         "win_counts": {word[outcome]: count for outcome, count in found.items()},
         "win_rates": {rate[outcome]: count / total for outcome, count in found.items()},
+        "win_rate": {"value": rate_of_wins, "prompts": prompts, "definition": definition(rows)},
         "results": [verdict_row(row, pairs.get(row.sample_id), opponent_word) for row in rows],
     }
     write_json(path, document)
@@ -182,7 +221,24 @@ def read_verdicts(path: Path) -> VerdictFile:
     complaints = [unlike_rows(stored, tally) for tally in tallies]
     if all(complaints):
         raise DisagreementError(f"{path}: the stored figures do not follow from the file's own rows\n{complaints[0]}")
+    _check_win_rate(path, document.get("win_rate"), combine(judgements, pairs), prompts)
     return _file(path, metadata, judgements, prompts, pairs, words)
+
+
+def _check_win_rate(
+    path: Path, stated: Any, samples: Mapping[str, SampleVerdict], prompts: Mapping[str, Sequence[Message]]
+) -> None:
+    """Raise DisagreementError where a file of ours states another win rate than follows from its rows."""
+    if not isinstance(stated, dict) or "definition" not in stated:
+        return
+    value, n = mean_points(samples, prompts)
+    said = stated.get("value")
+    same = math.isnan(value) if said is None else isinstance(said, (int, float)) and abs(said - value) <= 1e-9
+    if not same or stated.get("prompts") != n:
+        raise DisagreementError(
+            f"{path}: the stored figures do not follow from the file's own rows\n"
+            f"  win_rate: {said} over {stated.get('prompts')} prompts stored, {value:.6g} over {n} from the rows"
+        )
 
 
 def _file(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from preflab.analysis.degenerate import foreign_turn, runaway_repetition
+from preflab.analysis.tails import other_task
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_sources, sample_rows
 from preflab.data.tokenize import ChatTemplate, Dropped
@@ -154,7 +155,7 @@ def _key(row: Row) -> tuple[int, int]:
 def summarize(rows: Iterable[Row]) -> dict[str, float | int]:
     """Figures over rows of responses: counts, the mean length in tokens, and shares of responses with a defect."""
     prompts: set[int] = set()
-    count = tokens = capped = empty = repeating = foreign = thinking = 0
+    count = tokens = capped = empty = repeating = foreign = tails = thinking = 0
     for row in rows:
         prompts.add(row["row"])
         count += 1
@@ -163,8 +164,15 @@ def summarize(rows: Iterable[Row]) -> dict[str, float | int]:
         empty += not row["response"].strip()
         repeating += runaway_repetition(row["response"]) is not None
         foreign += foreign_turn(row["response"]) is not None
+        tails += other_task(row["response"]) is not None
         thinking += bool(row.get("reasoning")) and not row["response"].strip()
-    shares = {"hit_cap": capped, "empty": empty, "runaway_repetition": repeating, "foreign_turn": foreign}
+    shares = {
+        "hit_cap": capped,
+        "empty": empty,
+        "runaway_repetition": repeating,
+        "foreign_turn": foreign,
+        "other_task": tails,
+    }
     if thinking:
         shares["only_reasoning"] = thinking
     figures: dict[str, float | int] = {"prompts": len(prompts), "responses": count, "tokens_mean": tokens / count}
@@ -177,6 +185,6 @@ def _summarized(output: Path, dropped: Sequence[Dropped]) -> GenerateResult:
     summary = {**summarize(read_jsonl(output)), "dropped": count_by_reason(dropped)}
     if not path.exists():
         write_json(path, summary)
-    elif read_json(path) != summary:
+    elif {**summary, **read_json(path)} != summary:  # an earlier version stated fewer figures
         raise UserError(f"{path}: disagrees with the rows of {output.name}; remove it to have it made again")
     return GenerateResult(output, summary)

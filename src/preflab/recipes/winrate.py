@@ -100,7 +100,7 @@ def _details(found: FileFigures) -> list[str]:
         f"{found.samples} samples of {found.prompts} prompts",
         *(f"  {name:<18} {number:>6}  {_estimate(found.rates[name])}" for name, number in numbers.items()),
         *([f"  {'same text':<18} {found.same_text:>6}  samples whose two responses are one text: ties"] * has_same),
-        *(f"  {name:<18} {text}" for name, text in _facts(contest).items() if text),
+        *(f"  {name:<18} {text}" for name, text in _facts(contest, found.definition).items() if text),
     ]
 
 
@@ -126,14 +126,14 @@ def _agreement(found: FileAgreement) -> list[str]:
     ]
 
 
-def _facts(contest: Contest) -> dict[str, str]:
+def _facts(contest: Contest, definition: str) -> dict[str, str]:
     """Figures in words, by name; empty where there is none."""
     if contest.win_rate is None or contest.wilson is None or contest.p_value is None:
         return {"win rate": "none: no sample has a usable judgement"}
     controlled, note = contest.length_controlled, contest.length_controlled_note
     return {
-        "win rate": f"{_estimate(contest.win_rate)} by bootstrap, {_interval(*contest.wilson)} by Wilson; ties count "
-        "half, errors are left out",
+        "win rate": f"{_estimate(contest.win_rate)} by bootstrap, {_interval(*contest.wilson)} by Wilson",
+        "definition": definition,
         "sign test": f"p {_p_value(contest.p_value)}, of prompts won against prompts lost",
         "flip rate": _with_n(contest.flip_rate, "judged in both orders and won by the other side in the other order"),
         "longer response": _with_n(contest.longer, "win rate where the model's response has more words"),

@@ -31,12 +31,21 @@ def write_experiment(
     page = lay_out(
         "experiment.html.j2",
         (),
-        experiment=experiment,
+        heading=_heading(experiment, manifest),
         summary=_summary(experiment),
         findings=first_findings(experiment, results),
         sections=(*sections(experiment, results), plan),
     )
     write_text(path, page)
+
+
+def _heading(experiment: Experiment, manifest: Mapping[str, Any]) -> str:
+    """The title of the experiment's file, where that was run as it stands. With other models, data or settings it may
+    say what was not done, so the name stands in; a title that was given with the command is as good as the file's.
+    """
+    changed = [str(each) for each in (manifest.get("settings") or {}).get("assignments") or ()]
+    names = {each.partition("=")[0] for each in changed}
+    return experiment.title if "title" in names or names <= {"output_dir"} else experiment.name
 
 
 def _summary(experiment: Experiment) -> str:

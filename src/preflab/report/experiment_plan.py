@@ -48,9 +48,6 @@ def plan_section(
     remarks = []
     if again:
         remarks.append(f"Made by `{again}`. The same command makes what is missing, and skips what is done.")
-    if experiment.description:
-        # Written before anything ran, perhaps by somebody else, and of other models and data than were put in.
-        remarks.append(f"What the file says it follows: “{experiment.description}” What was run stands in the tables.")
     facts = {name: fact for name, fact in manifest.items() if name not in ("command", "settings")}  # told above
     return Section("plan", "The plan", (*tables, *run_tables(facts)), remarks=tuple(remarks))
 
