@@ -171,7 +171,8 @@ def test_a_local_folder_is_known_by_what_lies_in_it() -> None:
     assert "first: files.model: " in refused("start=model")
 
 
-def test_a_file_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("preflab.experiments.inputs._READ_ANEW", 2)
     Path("in.txt").write_text("one")
     start("apart.source=in.txt", "start=in.txt")
     monkeypatch.setattr("preflab.experiments.inputs.digest_file", lambda path: pytest.fail(f"{path} is read again"))

@@ -271,7 +271,9 @@ def test_unpaired_rows_are_dropped_with_their_reason(
     path = tmp_path / "unpaired.jsonl"
     rows = [{"prompt": "Hello", "completion": f"Answer {number}", "label": number % 2 == 0} for number in range(3)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    with pytest.raises(UserError, match=r"no row can be used\n.*0 used, 3 dropped\n +no ranking: 3 \(row 1, 2, 3\)"):
+    with pytest.raises(
+        UserError, match=r"no row can be used\n(?:.*\n)?.*0 used, 3 dropped\n +no ranking: 3 \(row 1, 2, 3\)"
+    ):
         run("dpo", tiny, tmp_path / "none", train_data=(str(path),))
     run("dpo", tiny, tmp_path / "some", train_data=(TRAIN, str(path)), max_steps=1)
     said = capsys.readouterr().err

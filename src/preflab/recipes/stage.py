@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,13 +116,21 @@ def finish_training(
         rows = read_metrics(folder)
         write_json(folder / "training_history.json", rows)
         draw_curves(rows, folder / "training_curves.png")
-        known = ((name, value) for row in rows if row["step"] <= step for name, value in row.items())
-        last = {name: value for name, value in known if value is not None or name.startswith("eval_")}
-        result = {"model": str(model.relative_to(folder)), "step": step, "metrics": last}
+        result = {"model": str(model.relative_to(folder)), "step": step, "metrics": _last_metrics(rows, step)}
         write_json(folder / "result.json", result | {"overlap": overlap and overlap.to_json()})
         finish_stage(folder, digests(folder, _files_of_result(folder)))
     accelerator.wait_for_everyone()
     return finished_result(accelerator, settings)
+
+
+def _last_metrics(rows: Sequence[Mapping[str, float | None]], step: int) -> dict[str, float | None]:
+    """The last value of every metric that ever had one, up to a step. An evaluation's is null where the last evaluation
+    had none, and never that of an earlier one.
+    """
+    known = [(name, value) for row in rows if (row["step"] or 0) <= step for name, value in row.items()]
+    last = {name: value for name, value in known if value is not None or name.startswith("eval_")}
+    measured = {name for name, value in known if value is not None}
+    return {name: value for name, value in last.items() if name in measured}
 
 
 def finished_result(accelerator: Accelerator, settings: TrainSettings) -> TrainResult:
