@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ class FakeHub:
         self.made: list[tuple[str, dict[str, Any]]] = []
         self.uploads: list[dict[str, Any]] = []
         self.failure: Exception | None = None
+        self.failures: list[Exception] = []  # of the first pushes
 
     def __call__(self, *, token: str) -> FakeHub:
         self.tokens.append(token)
@@ -37,8 +39,12 @@ class FakeHub:
     def upload_folder(self, **options: Any) -> SimpleNamespace:
         if self.failure:
             raise self.failure
-        files = sorted(path.name for path in Path(options["folder_path"]).iterdir())
-        self.uploads.append({**options, "files": files})
+        if self.failures:
+            raise self.failures.pop(0)
+        folder = Path(options["folder_path"])
+        files = sorted(path.name for path in folder.iterdir())
+        digest = hashlib.sha256(read_bytes(folder)).hexdigest() if "model.safetensors" in files else ""
+        self.uploads.append({**options, "files": files, "digest": digest})
         return SimpleNamespace(oid="abc123")
 
 
@@ -122,3 +128,41 @@ def test_the_commit_message_shows_held_out_figures_where_there_are_any() -> None
     metrics = {"step": 120, "epoch": 1.0, "loss": 0.51234, "eval_loss": 0.6, "eval_rewards/accuracies": 0.71239}
     assert commit_message(metrics) == "preflab, step 120: eval_loss 0.6, eval_rewards/accuracies 0.7124"
     assert commit_message({"step": 5, "epoch": 1.0, "loss": 0.25}) == "preflab, step 5: loss 0.25"
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora": True, "lora_dropout": 0.5}])
+def test_every_evaluation_is_pushed_and_changes_nothing(
+    changes: dict[str, Any], hub: FakeHub, model: Path, tmp_path: Path
+) -> None:
+    given = {"max_steps": 4, "eval_steps": 1, "save_strategy": "no", **changes}
+    alone = tiny_runs.run("sft", model, tmp_path / "alone", **given)
+    given |= {"push_to_hub": REPOSITORY, "hub_strategy": "every_evaluation"}
+    pushed = tiny_runs.run("sft", model, tmp_path / "pushed", **given)
+    assert [upload["commit_message"].split(":")[0] for upload in hub.uploads] == [
+        *(f"preflab, step {step}" for step in (1, 2, 3, 4))
+    ]
+    assert len({upload["digest"] for upload in hub.uploads}) == 4, "each is the model of its step"
+    assert all("eval_loss" in upload["commit_message"] for upload in hub.uploads)
+    assert all({"config.json", "tokenizer.json"} <= set(upload["files"]) for upload in hub.uploads)
+    assert read_bytes(pushed.model) == read_bytes(alone.model)
+    assert not (tmp_path / "pushed" / "pushing").exists()
+
+
+def test_a_push_that_fails_at_an_evaluation_ends_nothing(
+    hub: FakeHub, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.failures = [ConnectionError("the hub is away")]
+    result = run(model, tmp_path / "run", eval_steps=1, hub_strategy="every_evaluation")
+    assert "warning: step 1: it could not be pushed to someone/aligned: the hub is away" in capsys.readouterr().err
+    assert [upload["folder_path"] for upload in hub.uploads] == [result.model]
+
+
+def test_pushing_at_evaluations_needs_a_repository_and_evaluations(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="hub_strategy every_evaluation needs push_to_hub"):
+        tiny_runs.run("sft", model, tmp_path / "run", hub_strategy="every_evaluation")
+    with pytest.raises(ValueError, match="an eval_strategy other than no"):
+        run(model, tmp_path / "run", hub_strategy="every_evaluation", eval_strategy="no")
+
+
+def read_bytes(model: Path) -> bytes:
+    return (model / "model.safetensors").read_bytes()

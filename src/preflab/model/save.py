@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from preflab.durable import whole_folder
 from preflab.model.adapters import write_config
 from preflab.model.files import quiet
-from preflab.model.responses import Model, usual_attention
+from preflab.model.responses import Model, transformers_model, usual_attention
 from preflab.model.tokenizers import check_stated
 
 
@@ -29,6 +29,7 @@ def save_model(
 
     `stop_ids` become what generation stops at; `weights` stand in for the model's own where those are sharded.
     """
+    attention = transformers_model(model).config._attn_implementation
     inner = usual_attention(model)
     if stop_ids and inner.can_generate():
         inner.generation_config.eos_token_id = list(stop_ids)
@@ -44,6 +45,7 @@ def save_model(
             inner.save_pretrained(str(unfinished), state_dict=weights)
         tokenizer.save_pretrained(unfinished)
         check_stated(tokenizer, unfinished)
+    inner.set_attn_implementation(attention)  # training may go on
     return folder
 
 

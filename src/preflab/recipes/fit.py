@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ from transformers import get_scheduler
 from preflab.config import resolved
 from preflab.data.batches import Indices, Plan, Step, plan_evaluation, plan_training, tenth
 from preflab.failures import is_out_of_memory
+from preflab.recipes.push import Publish
 from preflab.recipes.settings import MOST_STEPS, TrainSettings
 from preflab.records import UserError
 from preflab.train.checkpoint import Checkpoints, Progress
@@ -56,12 +57,14 @@ def fit(
     name: str,
     on_start: Callable[[nn.Module], None] | None = None,
     on_evaluation: Callable[[int, NDArray[np.float64]], None] | None = None,
+    publish: Publish | None = None,
 ) -> Trained:
     """Train `module` in place; what happened lies in the output folder's metrics.
 
     `on_start` is given the module as prepared for its devices, with the weights that the run started from (also where
     it will go on from a checkpoint). `on_evaluation` is given the step and what the module said of every held-out
-    response ([R]); its last call is with the final weights.
+    response ([R]); its last call is with the final weights. `publish` is called after every evaluation but those before
+    the first step and after the last.
     """
     _need_held_out_rows(settings, held_out)
     plan = _plan(training, settings, _passes(settings, accelerator))
@@ -79,7 +82,8 @@ def fit(
     _start_trackers(accelerator, settings)
     with Journal(settings.output_dir, accelerator, name=name, steps=total, first=progress.step) as journal:
         evaluate = _evaluator(accelerator, prepared, held_out, step_fns, settings, journal, on_evaluation)
-        course = _Course(settings, plan, journal, checkpoints, progress, evaluate)
+        published = partial(publish, prepared) if publish else None
+        course = _Course(settings, plan, journal, checkpoints, progress, evaluate, published)
         with _explaining(settings, checkpoints):
             course.begin()
             steps = train(
@@ -170,6 +174,7 @@ class _Course:
     checkpoints: Checkpoints
     progress: Progress
     evaluate: Callable[[int], dict[str, float]] | None
+    publish: Callable[[Mapping[str, float]], None] | None
 
     def __post_init__(self) -> None:
         self.pending: list[Totals] = []
@@ -201,6 +206,8 @@ class _Course:
             self._write(metrics)
             wanted = settings.metric_for_best_model
             self.progress = self.progress.evaluated(metrics[wanted], greater_is_better=_more_is_better(settings))
+            if self.publish and not last:
+                self.publish({"step": report.step, **metrics})
             saving = saving or (settings.load_best_model_at_end and self.progress.best_step == report.step)
         if saving:
             self.journal.sync()

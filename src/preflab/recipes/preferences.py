@@ -24,6 +24,7 @@ from preflab.recipes.output import alone
 from preflab.recipes.preference_settings import PreferenceSettings
 from preflab.recipes.prepare import Prepared, prepare
 from preflab.recipes.psi import psi_fingerprint, read_psi
+from preflab.recipes.push import push_at_evaluations
 from preflab.recipes.reference import check_reference, reference_logps
 from preflab.recipes.stage import TrainResult, announce, finish_training, join_processes
 from preflab.records import UserError
@@ -68,6 +69,7 @@ def train_preferences(settings: PreferenceSettings) -> TrainResult:
         settings,
         name=name,
         on_start=on_start if needs_reference(settings) else None,
+        publish=push_at_evaluations(accelerator, start.template, settings),
     )
     if warning := falling_chosen(read_metrics(settings.output_dir)) if name != "apo_down" else None:  # which means to
         announce(accelerator, f"{warning} {_against_falling(settings)}")

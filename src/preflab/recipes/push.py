@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
+from accelerate import Accelerator
 from huggingface_hub import HfApi
+from torch import nn
 
+from preflab.data.tokenize import ChatTemplate
+from preflab.recipes.model import save_trained
+from preflab.recipes.settings import TrainSettings
 from preflab.records import UserError
 from preflab.rundir import read_json, utc_now, write_json
+from preflab.terminal import say
+
+Publish = Callable[[nn.Module, Mapping[str, float]], None]
+"""Given the module as Accelerate prepared it and the metrics of an evaluation, by every process."""
 
 TOKEN = "HF_TOKEN"  # the variable's name
 PUSHED = "pushed.json"
@@ -32,17 +43,54 @@ def push(folder: Path, model: Path, metrics: Mapping[str, float], repository: st
     record = folder / PUSHED
     if record.exists() and read_json(record)["repository"] == repository:
         return
+    try:
+        commit = _upload(model, metrics, repository)
+    except NotPushedError as error:
+        raise UserError(
+            f"the run is finished and its model lies in {model}, but {error}\n"
+            "The same command tries again, and trains nothing anew"
+        ) from error
+    write_json(record, {"repository": repository, "commit": commit, "time": utc_now()})
+
+
+def push_at_evaluations(accelerator: Accelerator, template: ChatTemplate, settings: TrainSettings) -> Publish | None:
+    """What pushes the model as it is at an evaluation, None where that is not wanted.
+
+    A push that fails is told and ends nothing: training goes on, and the final model is pushed at the end.
+    """
+    repository = settings.push_to_hub
+    if repository is None or settings.hub_strategy == "end":
+        return None
+
+    def publish(module: nn.Module, metrics: Mapping[str, float]) -> None:
+        folder = settings.output_dir / "pushing"
+        with torch.random.fork_rng():  # training draws its dropout as if nothing had been loaded and merged
+            model = save_trained(accelerator, module, template, folder)
+        if accelerator.is_main_process:
+            try:
+                _upload(model, metrics, repository)
+            except NotPushedError as error:
+                say(f"warning: step {metrics['step']:.0f}: {error}; training goes on")
+            shutil.rmtree(folder)
+        accelerator.wait_for_everyone()
+
+    return publish
+
+
+class NotPushedError(Exception):
+    """What kept a model from the hub, in words."""
+
+
+def _upload(model: Path, metrics: Mapping[str, float], repository: str) -> str:
+    """The new commit's id."""
     api = HfApi(token=_token(repository))
     try:
         api.create_repo(repository, private=True, exist_ok=True)
         commit = api.upload_folder(repo_id=repository, folder_path=model, commit_message=commit_message(metrics))
     except Exception as error:  # the hub's client raises what its HTTP library does, and that has changed before
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(
-            f"the run is finished and its model lies in {model}, but it could not be pushed to {repository}: {reason}\n"
-            "The same command tries again, and trains nothing anew"
-        ) from error
-    write_json(record, {"repository": repository, "commit": str(commit.oid), "time": utc_now()})
+        raise NotPushedError(f"it could not be pushed to {repository}: {reason}") from error
+    return str(commit.oid)
 
 
 def commit_message(metrics: Mapping[str, float]) -> str:

@@ -16,6 +16,7 @@ from preflab.recipes.fit import always, fit
 from preflab.recipes.model import save_trained
 from preflab.recipes.output import alone
 from preflab.recipes.prepare import prepare
+from preflab.recipes.push import push_at_evaluations
 from preflab.recipes.score import sample_lines
 from preflab.recipes.settings import RewardSettings
 from preflab.recipes.stage import TrainResult, announce, finish_training
@@ -56,6 +57,7 @@ def train_reward(settings: RewardSettings) -> TrainResult:
         settings,
         name="reward model",
         on_evaluation=on_evaluation,
+        publish=push_at_evaluations(accelerator, template, settings),
     )
     if accelerator.is_main_process:
         _draw_histograms(settings.output_dir)

@@ -168,6 +168,9 @@ class TrainSettings(Settings):
     push_to_hub: str | None = Field(
         default=None, description="Hub repository to push the final model to (needs HF_TOKEN in the environment)."
     )
+    hub_strategy: Literal["end", "every_evaluation"] = Field(
+        default="end", description="When to push: the final model only, or also the model of every evaluation."
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainSettings:
@@ -183,13 +186,16 @@ class TrainSettings(Settings):
                 raise UserError(f"report_to: {name} is not installed; pip install {name}, or choose another tracker")
         if self.load_best_model_at_end and "no" in (self.save_strategy, self.eval_strategy):
             raise UserError("load_best_model_at_end needs eval_strategy and save_strategy, and one of them is no")
+        if self.hub_strategy == "every_evaluation" and (self.push_to_hub is None or self.eval_strategy == "no"):
+            raise UserError("hub_strategy every_evaluation needs push_to_hub, and an eval_strategy other than no")
         if self.early_stopping_patience and self.eval_strategy == "no":
             raise UserError("early_stopping_patience needs evaluations, and eval_strategy is no")
         return self
 
 
 NOT_IN_RESULT = {
-    *("output_dir", "overwrite", "report_to", "push_to_hub", "logging_steps", "per_device_eval_batch_size"),
+    *("output_dir", "overwrite", "report_to", "push_to_hub", "hub_strategy", "logging_steps"),
+    "per_device_eval_batch_size",
     *("save_strategy", "save_steps", "save_total_limit"),  # the best checkpoint is kept whatever these say
 }
 """Settings that change nothing of the trained weights, so a run may go on with other ones."""

@@ -7,6 +7,7 @@ from preflab.recipes.fit import always, fit
 from preflab.recipes.model import save_trained
 from preflab.recipes.output import alone
 from preflab.recipes.prepare import prepare
+from preflab.recipes.push import push_at_evaluations
 from preflab.recipes.settings import SFTSettings
 from preflab.recipes.stage import TrainResult, finish_training
 from preflab.train.rows import BestRows
@@ -26,6 +27,7 @@ def train_sft(settings: SFTSettings) -> TrainResult:
     collate = collator(module.share_prefix)
     training = BestRows(splits.training, collate)
     held_out = BestRows(splits.held_out, collate) if splits.held_out else None
-    trained = fit(accelerator, module, training, held_out, always(sft_step), settings, name="SFT")
+    publish = push_at_evaluations(accelerator, start.template, settings)
+    trained = fit(accelerator, module, training, held_out, always(sft_step), settings, name="SFT", publish=publish)
     final = save_trained(accelerator, trained.module, start.template, settings.output_dir)
     return finish_training(accelerator, settings, final, step=trained.step, overlap=start.splits.overlap)
