@@ -10,7 +10,7 @@ from itertools import islice
 from preflab.data.fields import Row
 from preflab.data.formats import FORMATS
 from preflab.data.layout import Format, Kind, renamed_row
-from preflab.data.lookalikes import preference_columns
+from preflab.data.lookalikes import is_about, preference_columns, unread_texts
 from preflab.data.names import (
     LABEL,
     SYSTEM,
@@ -113,7 +113,10 @@ def _refuse_preferences(fit: _Fit, sample: Sequence[Row]) -> None:
     """Rows that say which response is better are no demonstrations and no prompts, though they have the columns."""
     labels = [name for name in LABEL if truths(values(sample, name)) == "yes"]
     read = {*fit.columns, *fit.form.optional, *SYSTEM, *labels}
-    if found := preference_columns(sample, read):
+    found = preference_columns(sample, read)
+    if fit.form.kind == "prompts" and len(texts := unread_texts(sample, read)) > 1:
+        found = found or texts
+    if found:
         raise UserError(
             f"{_columns_of(sample)}: {_of_preferences(found)}. Rename the columns, or give a function of your own with "
             f"--format file.py:function; --format {fit.name} reads them as {fit.form.about} all the same"
@@ -153,7 +156,7 @@ def _is_a_file_of_prompts(renamed: Iterable[str], sample: Sequence[Row]) -> bool
     if all(holds_conversations(values(sample, name)) for name in renamed):
         return True
     texts = [name for name in others if any(isinstance(value, str | list | dict) for value in values(sample, name))]
-    return not set(renamed) & _RATHER_A_TEXT and all(map(_is_about, texts))
+    return not set(renamed) & _RATHER_A_TEXT and all(map(is_about, texts))
 
 
 # Alone in a file, these are as likely no prompts at all.
@@ -227,34 +230,13 @@ def _question_of_a_guess(form: Format, sample: Sequence[Row]) -> str:
     if not form.guesses or not any(isinstance(side, str) for side in sides):
         return ""
     named = could_be_prompts(sample, taken)
-    found = named or [name for name in texts_of_unknown_meaning(sample, taken) if not _is_about(name)]
+    found = named or [name for name in texts_of_unknown_meaning(sample, taken) if not is_about(name)]
     if not found:
         return ""
     return (
         f"{_columns_of(sample)}: is {' or '.join(found)} the prompt of chosen and rejected? If so, say it with "
         f"--columns prompt={found[0]}; if the prompt is what both begin with, with --format trl-implicit"
     )
-
-
-def _is_about(name: str) -> bool:
-    """Whether a column says something about the pair or where it comes from."""
-    words = name.lower()
-    return words in _ABOUT_WHOLE or words.endswith("_id") or any(word in words for word in _ABOUT)
-
-
-_ABOUT_WHOLE = {"id", "type", "lang", "date", "kind"}
-_ABOUT = (
-    "source",
-    "model",
-    "reason",
-    "rationale",
-    "explanation",
-    "justification",
-    "critique",
-    "comment",
-    "note",
-    "url",
-)
 
 
 # What else is said of the responses -------------------------------------------------------------------------------

@@ -7,11 +7,17 @@ from collections.abc import Collection, Sequence
 
 from preflab.data.fields import Row
 from preflab.data.messages import is_nothing
+from preflab.data.names import texts_of_unknown_meaning
 
 # Words of a column's name that say that one response was set above another.
 _PREFERENCE = {
     *("chosen", "rejected", "better", "worse", "winner", "loser", "preferred", "dispreferred", "unpreferred"),
     *("preference", "preferences", "rank", "ranks", "ranking", "rankings"),
+}
+# Words that say so of a column if it holds texts; of one that holds truth values or kinds they say something else.
+_WORSE = {
+    *("lose", "losing", "l", "yl", "negative", "neg", "bad", "worst", "incorrect", "wrong", "unsafe", "harmful"),
+    *("misaligned", "unaligned", "unfavored", "disfavored", "undesired", "undesirable", "unwanted", "disliked"),
 }
 _RESPONSE = frozenset(
     ("response", "answer", "output", "completion", "conversation", "reply", "summary", "generation", "candidate", "ref")
@@ -30,6 +36,7 @@ def preference_columns(rows: Sequence[Row], read: Collection[str]) -> list[str]:
     unread = [name for name in names if name not in read and any(not is_nothing(row.get(name)) for row in rows)]
     words = {name: _words(name) for name in unread}
     found = {name for name in unread if words[name] & _PREFERENCE}
+    found |= {name for name in texts_of_unknown_meaning(rows, read) if words.get(name, frozenset()) & _WORSE}
     for name in unread:
         for one, other in _MARKS:
             partner = next((of for of in unread if words[of] == words[name] - {one} | {other}), None)
@@ -38,6 +45,38 @@ def preference_columns(rows: Sequence[Row], read: Collection[str]) -> list[str]:
     found |= {name for name in unread if any(_are_ordered(row.get(name)) for row in rows)}
     grades = [name for name in unread if name.lower() in _GRADES]
     return [name for name in unread if name in found or (len(grades) > 1 and name in grades)]
+
+
+def unread_texts(rows: Sequence[Row], read: Collection[str]) -> list[str]:
+    """The columns, of those not `read`, with texts that could be responses: several of them beside a prompt are."""
+    return [name for name in texts_of_unknown_meaning(rows, read) if not is_about(name)]
+
+
+def is_about(name: str) -> bool:
+    """Whether a column says something about the pair or where it comes from."""
+    words = name.lower()
+    return words in _ABOUT_WHOLE or words.endswith("_id") or any(word in words for word in _ABOUT)
+
+
+_ABOUT_WHOLE = {"id", "type", "lang", "date", "kind"}
+_ABOUT = (
+    "source",
+    "model",
+    "reason",
+    "rationale",
+    "explanation",
+    "justification",
+    "critique",
+    "comment",
+    "note",
+    "url",
+    "reference",
+    "rubric",
+    "criteria",
+    "checklist",
+    "description",
+    "ground_truth",
+)
 
 
 def _words(name: str) -> frozenset[str]:

@@ -34,6 +34,8 @@ PROMPT = (
 
 _SAID = ("response", "answer", "output", "text", "completion", "messages", "message", "conversation", "conversations")
 
+_OPPOSITES = (("better", "worse"), ("winning", "losing"), ("winner", "loser"), ("good", "bad"), ("best", "worst"))
+
 RESPONSE = (
     *("response", "completion", "answer", "output", "reply", "generation", "generated_text", "generated", "gen_text"),
     *("model_output", "model_response", "model_answer", "model_completion", "generated_response", "generated_answer"),
@@ -48,14 +50,12 @@ PAIRS: Mapping[tuple[str, ...], tuple[tuple[str, str], ...]] = {
         *((f"chosen_{what}", f"rejected_{what}") for what in _SAID),
         *((f"{what}_chosen", f"{what}_rejected") for what in _SAID),
         *(("better", "worse"), ("winner", "loser"), ("winning", "losing"), ("accept", "reject"), ("good", "bad")),
-        *(
-            (f"{better}_response", f"{worse}_response")
-            for better, worse in (("better", "worse"), ("winning", "losing"))
-        ),
         *(("preferred", other) for other in ("dispreferred", "non_preferred", "unpreferred", "not_preferred")),
         *((f"preferred_{what}", f"{other}_{what}") for what in _SAID for other in ("dispreferred", "non_preferred")),
         *((f"preferred_{what}", f"rejected_{what}") for what in _SAID),
-        ("response_j", "response_k"),
+        *(("response_j", "response_k"), ("win", "lose"), ("y_w", "y_l"), ("favored", "unfavored")),
+        *((f"{better}_{what}", f"{worse}_{what}") for better, worse in _OPPOSITES for what in _SAID),
+        *((f"{what}_{better}", f"{what}_{worse}") for better, worse in _OPPOSITES for what in _SAID),
     ),
     **{
         (f"response_{one}", f"response_{other}"): (
