@@ -285,6 +285,18 @@ def resolved(settings: Settings) -> dict[str, Any]:
     return values
 
 
+def differing(settings: Settings, *, but: Iterable[str] = ()) -> dict[str, Any]:
+    """The settings that differ from their defaults, as `resolved` has them, but for some."""
+    values, left_out = resolved(settings), set(but)
+    return {
+        name: values[name]
+        for name, field in named_fields(type(settings)).items()
+        if name not in left_out
+        and name in values
+        and getattr(settings, name) != field.get_default(call_default_factory=True)
+    }
+
+
 def dump_settings(settings: Settings, path: Path) -> None:
     """Write every setting as YAML that `load_settings` reads back (but for secrets, which are blacked out)."""
     dump_yaml(resolved(settings), path)

@@ -9,7 +9,7 @@ FOLDER/            a training (`metrics.jsonl`), a comparison (`study.json`), a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -72,10 +72,13 @@ class Experiment:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A training stage and its lines of metrics."""
+    """A training stage, its lines of metrics, and what its result tells of model, data and settings
+    (`preflab.analysis.as_run`).
+    """
 
     stage: PlanStage
     metrics: tuple[Metrics, ...]
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def last(self) -> Metrics:
@@ -160,12 +163,20 @@ def read_results(experiment: Experiment) -> Results:
             if (stage.folder / FRONTIER).exists():
                 frontiers[stage.name] = read_frontier(stage.folder)
             if (stage.folder / "metrics.jsonl").exists():
-                trainings.append(Training(stage, tuple(read_jsonl(stage.folder / "metrics.jsonl"))))
+                trainings.append(_training(stage))
         except UserError as error:
             unreadable[stage.name] = str(error)
             if isinstance(error, DisagreementError):
                 contradictions.append(str(error))
     return Results(studies, grids, frontiers, tuple(trainings), unreadable, tuple(contradictions))
+
+
+def _training(stage: PlanStage) -> Training:
+    path = stage.folder / "result.json"
+    result = read_json(path) if path.exists() else {}
+    told = result.get("as_run") if isinstance(result, dict) else None
+    metrics = tuple(read_jsonl(stage.folder / "metrics.jsonl"))
+    return Training(stage, metrics, told if isinstance(told, dict) else {})
 
 
 def swept(stages: Sequence[PlanStage]) -> tuple[str, ...]:

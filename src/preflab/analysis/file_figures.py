@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from preflab.analysis.as_run import LEAKED, leak_words, leaks_of
 from preflab.analysis.contests import Frame, contest, frame
 from preflab.analysis.results import Contest, Estimate
 from preflab.analysis.statistics import wilson_estimate
 from preflab.analysis.study import Answer, Case, Judge, Player, Study
 from preflab.analysis.verdicts import OUTCOMES, VerdictFile, definition, row_of
+from preflab.analysis.wording import MANY_EMPTY, listed, many_empty
 from preflab.records import Outcome, Pair, SampleVerdict
 
 _NO_TEXTS = Pair("", (), "", "")
@@ -49,6 +51,24 @@ def file_figures(file: VerdictFile, *, seed: int = 0) -> FileFigures:
     same_text = sum(pair.response == pair.opponent for pair in file.pairs.values())
     counted = (len(file.judgements), len(samples), data.prompts)
     return FileFigures(file.path, *counted, _rates(data, samples), same_text, definition(file.judgements), found)
+
+
+def what_to_know(file: VerdictFile) -> list[str]:
+    """What stands against the verdicts of a file, in sentences: responses that say nothing, and prompts that somebody
+    was trained on (as its metadata says).
+    """
+    said = []
+    texts = {
+        _named(file.metadata, "model", "the model"): [pair.response for pair in file.pairs.values()],
+        _named(file.metadata, "opponent", "the opponent"): [pair.opponent for pair in file.pairs.values()],
+    }
+    empty = {name: sum(not text.strip() for text in own) / len(own) for name, own in texts.items() if own}
+    if max(empty.values(), default=0.0) >= MANY_EMPTY:
+        said.append(many_empty(empty))
+    leaks = leaks_of(file.metadata.get("trained_on"))
+    if found := [words for name, leak in leaks.items() if (words := leak_words(name, leak))]:
+        said.append(f"{listed(found)}: {LEAKED}")
+    return said
 
 
 def _rates(data: Frame, samples: Mapping[str, SampleVerdict]) -> dict[Outcome, Estimate]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from preflab.analysis.as_run import LEAKED, leak_words
 from preflab.analysis.results import Agreement, Contest, Depth, Finding, ModelFigures
 from preflab.analysis.study import Judge, Study
 from preflab.analysis.trust import reasons_for_distrust, reasons_for_trust
 from preflab.analysis.wording import (
     FEWEST_PROMPTS,
+    MANY_EMPTY,
     SHARES,
     apart,
     capital,
     interval,
     listed,
+    many_empty,
     percent,
     prompts,
     side,
@@ -32,7 +35,6 @@ TIMES = 2  # times the opponent's length, from which on it is put so
 RISE = 0.05  # of a share of responses
 # Shares of which fewer is better in any case.
 DEFECTS = {"hit_cap", "empty", "runaway_repetition", "foreign_turn", "other_task"}
-EMPTY = 0.05  # of a model's responses, from which on the first sentence says so
 LESS_DISTINCT = 0.1  # of the baseline's distinct word pairs
 
 
@@ -53,6 +55,7 @@ def findings(
     ours = [contest for contest in against_baseline if contest.judge == main.name]
     found = [
         *_empty_responses(models),
+        *_trained_on(study),
         *_verdicts(ours, figures, main),
         *_length_explains(ours, main),
         *_other_judges(ours, [c for c in against_baseline if c.judge != main.name], judges),
@@ -70,9 +73,16 @@ def findings(
 def _empty_responses(models: Sequence[ModelFigures]) -> Iterator[Finding]:
     """How many responses say nothing, of every model, where one has many: no verdict is to be read without it."""
     shares = {model.name: share.value for model in models if (share := model.shares.get("empty"))}
-    if max(shares.values(), default=0.0) >= EMPTY:
-        said = listed([f"{percent(share)} of {name}'s" for name, share in shares.items()])
-        yield Finding(f"Many responses are empty: {said}. No verdict below holds without that.", "warning")
+    if max(shares.values(), default=0.0) >= MANY_EMPTY:
+        yield Finding(f"{capital(many_empty(shares))}. No verdict below holds without that.", "warning")
+
+
+def _trained_on(study: Study) -> Iterator[Finding]:
+    """Who was trained on prompts of the study."""
+    origins = {**study.as_run.models, **study.as_run.judges}
+    said = [words for name, origin in origins.items() if origin.leak and (words := leak_words(name, origin.leak))]
+    if said:
+        yield Finding(f"{listed(said)}: {LEAKED}.", "warning")
 
 
 # ---- who is better ---------------------------------------------------------------------------------------------------
@@ -108,7 +118,7 @@ def _verdicts(contests: Sequence[Contest], figures: Mapping[str, ModelFigures], 
             yield Finding(f"{said}.", "warning")
         else:
             empty = figures[contest.model].shares.get("empty")
-            hidden = side(rate) == "better" and empty is not None and empty.value >= EMPTY
+            hidden = side(rate) == "better" and empty is not None and empty.value >= MANY_EMPTY
             tone = "warning" if hidden else TONES[side(rate)]  # what it does not answer stands against it
             yield Finding(f"{said}. {_at_equal_lengths(contest, figures)}", tone)
 

@@ -8,6 +8,7 @@
     verdicts/JUDGE/MODEL.json             a verdict file of the model against the baseline (`preflab.analysis.verdicts`)
     training/MODEL.jsonl                  the metrics of the model's training
     training/MODEL.overlap.json           how many of its held-out rows and prompts were trained on as well
+    as_run.json                           where prompts, models and judges come from (`preflab.analysis.as_run`)
 
 All of it can be read without a model; whatever `analysis/` and `report.html` say is made from these rows alone.
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from preflab.analysis.as_run import AsRun
 from preflab.analysis.verdicts import POINTS
 from preflab.records import Message, Outcome, SampleVerdict, unit_of
 from preflab.ties import Precision, compare, points
@@ -123,6 +125,7 @@ class Study:
     preference_data: Mapping[str, tuple[ScoredPair, ...]]  # by scorer, in any order
     training: Mapping[str, list[dict[str, Any]]]  # by model: lines of metrics
     overlaps: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # by model: as its result.json has it
+    as_run: AsRun = field(default_factory=AsRun)  # empty where an earlier version made the study
 
     @property
     def baseline(self) -> str:

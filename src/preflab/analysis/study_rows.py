@@ -13,6 +13,7 @@ from types import NoneType
 from typing import get_args
 
 from preflab.analysis.alignment import Key, Row, align
+from preflab.analysis.as_run import AsRun, as_run_of
 from preflab.analysis.study import Answer, Case, Judge, JudgeKind, Player, ScoredPair, Study
 from preflab.analysis.verdicts import VerdictFile, combine, read_verdicts
 from preflab.records import Pair, UserError, messages_from_json, unit_of
@@ -69,7 +70,12 @@ def _with_rows(folder: Path, title: str, models: tuple[Player, ...], judges: tup
         preference_data=preference_data,
         training={model.name: list(_rows(folder / "training" / f"{model.name}.jsonl")) for model in models},
         overlaps={model.name: found for model in models if (found := _overlap(folder, model.name))},
+        as_run=_as_run(folder / "as_run.json"),
     )
+
+
+def _as_run(path: Path) -> AsRun:
+    return as_run_of(read_json(path), str(path)) if path.exists() else AsRun()
 
 
 def _overlap(folder: Path, model: str) -> dict[str, int]:

@@ -107,6 +107,15 @@ def who(judge: Judge) -> str:
     return f"the {kind}" if plain else f"the {kind} {judge.name}"
 
 
+MANY_EMPTY = 0.05  # of somebody's responses, from which on no verdict is told without it
+
+
+def many_empty(shares: Mapping[str, float]) -> str:
+    """ "many responses are empty: 40 % of dpo's and 0 % of base's", from shares by name."""
+    said = [f"{percent(share)} of {name}'s" for name, share in shares.items()]
+    return f"many responses are empty: {listed(said)}"
+
+
 # ---- what may be claimed ---------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
@@ -43,6 +44,17 @@ def find_file(name: str, file: str, revision: str | None = None) -> Path | None:
         return path if path.is_file() else None
     found = cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False)
     return None if found is None else Path(found)
+
+
+def commit_of(name: str, revision: str | None = None) -> str | None:
+    """The commit of a hub's model that lies in the cache, where its files are of one; None for all else. Nothing is
+    downloaded.
+    """
+    if Path(name).exists():
+        return None
+    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    folder = Path(found).parent if isinstance(found, str) else Path()
+    return folder.name if folder.parent.name == "snapshots" else None
 
 
 @contextmanager

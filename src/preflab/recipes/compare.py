@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from preflab.analysis.as_run import AsRun, trained_on
 from preflab.analysis.study import Judge
 from preflab.config import dump_settings, shared_values
 from preflab.data.templates import CHAT_TEMPLATES
+from preflab.recipes.as_run import as_run_of_study
 from preflab.recipes.judge import judge_pairs_with, make_judge
 from preflab.recipes.output import alone
 from preflab.recipes.panel import OWN_SCORES, read_judges, try_out
@@ -24,6 +26,7 @@ from preflab.recipes.study_files import (
     generate_for_study,
     generator_of,
     keep_rows,
+    messages_of,
     pairs_of,
     read_files,
     side,
@@ -74,10 +77,12 @@ def compare_models(settings: CompareSettings) -> ReportResult:
     for judge in judges:
         if judge.is_scorer and judge is not own:
             _score(settings, judge, entries, prompts)
+    used = _as_run(settings, entries, [judge for judge in judges if judge is not own], prompts)
     for judge in judges:
         if not judge.is_scorer:
-            _judge(settings, judge, entries)
+            _judge(settings, judge, entries, used)
     _copy_training(folder, entries)
+    write_json(folder / "as_run.json", used)
     # The last model is the one that a report is about: not the preferred responses, if these take part.
     baseline, *others = entries
     ordered = [baseline, *sorted(others, key=lambda entry: entry.kind in ("model", "file"))]
@@ -89,6 +94,21 @@ def compare_models(settings: CompareSettings) -> ReportResult:
     dump_settings(settings, folder / "config.yaml")
     write_manifest(folder, command="compare", settings=settings.model_dump(mode="json"), seed=settings.seed, data={})
     return report_study(folder)
+
+
+def _as_run(
+    settings: CompareSettings, entries: Sequence[Entry], judges: Sequence[Judge], prompts: Sequence[Row]
+) -> AsRun:
+    """Where prompts, models and judges come from; the terminal is told by the report's findings."""
+    files = [entry.source for entry in entries if entry.kind == "file"]
+    drawn = settings.max_samples is not None
+    sources = {
+        "sources": settings.prompts or files[:1],
+        "asked": len(prompts),
+        "drawn": drawn,
+        "seed": settings.seed if drawn else None,
+    }
+    return as_run_of_study(settings.out, sources, entries, judges, map(messages_of, prompts))
 
 
 # ---- scores and verdicts -------------------------------------------------------------------------------------------
@@ -151,7 +171,7 @@ def _gold_pair(row: Row) -> Row:
     return {**row, **scores}
 
 
-def _judge(settings: CompareSettings, judge: Judge, entries: Sequence[Entry]) -> None:
+def _judge(settings: CompareSettings, judge: Judge, entries: Sequence[Entry], used: AsRun) -> None:
     """Let a judge compare everybody with the baseline."""
     baseline, *others = (settings.out / "responses" / f"{entry.name}.jsonl" for entry in entries)
     maker = make_judge(judge, settings, seed=settings.seed)
@@ -163,6 +183,7 @@ def _judge(settings: CompareSettings, judge: Judge, entries: Sequence[Entry]) ->
             model=path.stem,
             opponent=baseline.stem,
             overwrite=settings.overwrite,
+            facts={"trained_on": trained_on({name: used.models[name] for name in (path.stem, baseline.stem)})},
         )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from preflab.analysis.experiment import read_experiment, read_results
-from preflab.config import named_fields, resolved
-from preflab.experiments.plan import PlannedStage, read_plan
+from preflab.config import differing
+from preflab.experiments.plan import read_plan
 from preflab.recipes.stages import STAGES
 from preflab.records import DisagreementError, UserError
 from preflab.report.experiment_page import write_experiment
@@ -56,15 +56,5 @@ def _changed(folder: Path) -> dict[str, dict[str, Any]]:
         plan = read_plan(path, (), STAGES) if path.exists() else None
     except UserError:  # of another version, or edited: the page can do without
         plan = None
-    return {stage.name: _differing(stage) for stage in plan.stages} if plan else {}
-
-
-def _differing(stage: PlannedStage) -> dict[str, Any]:
-    values, fields = resolved(stage.settings), named_fields(type(stage.settings))
-    defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
-    place = STAGES[stage.command].place
-    return {
-        name: values[name]
-        for name, default in defaults.items()
-        if name != place and name in values and getattr(stage.settings, name) != default
-    }
+    stages = plan.stages if plan else ()
+    return {stage.name: differing(stage.settings, but=(STAGES[stage.command].place,)) for stage in stages}

@@ -81,7 +81,7 @@ def generate_responses(settings: GenerateSettings) -> GenerateResult:
             announce(accelerator, f"no response to {item}")
         rows = _generate_rows(settings, model, template, prompts)
         finish_output(output, (rows[key] for key in sorted(rows)))
-    return _summarized(output, dropped)
+    return _summarized(output, dropped, str(dtype).removeprefix("torch."))
 
 
 def read_prompts(settings: GenerateSettings, template: ChatTemplate) -> tuple[list[Prompt], list[Dropped], str]:
@@ -179,10 +179,14 @@ def summarize(rows: Iterable[Row]) -> dict[str, float | int]:
     return figures | {name: value / count for name, value in shares.items()}
 
 
-def _summarized(output: Path, dropped: Sequence[Dropped]) -> GenerateResult:
-    """Take the figures from the rows on disk; a summary that is there already must agree with them."""
+def _summarized(output: Path, dropped: Sequence[Dropped], dtype: str) -> GenerateResult:
+    """Take the figures from the rows on disk; a summary that is there already must agree with them. `dtype` is that of
+    the weights which wrote them, as the summary says it that was written then.
+    """
     path = beside(output, "summary.json")
-    summary = {**summarize(read_jsonl(output)), "dropped": count_by_reason(dropped)}
+    summary = {**summarize(read_jsonl(output)), "dropped": count_by_reason(dropped), "dtype": dtype}
+    if path.exists():
+        summary |= {"dtype": read_json(path).get("dtype")}  # another machine may take another one
     if not path.exists():
         write_json(path, summary)
     elif {**summary, **read_json(path)} != summary:  # an earlier version stated fewer figures

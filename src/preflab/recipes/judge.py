@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from preflab.analysis.file_figures import file_figures
+from preflab.analysis.as_run import trained_on
+from preflab.analysis.file_figures import file_figures, what_to_know
 from preflab.analysis.study import Judge, JudgeKind
 from preflab.analysis.verdict_rows import OpponentWord
 from preflab.analysis.verdicts import VerdictFile, read_journal, read_verdicts, write_verdicts
@@ -25,6 +26,7 @@ from preflab.data.answers import (
 from preflab.data.sources import open_sources
 from preflab.judge.endpoint import split_source
 from preflab.judge.estimate import PRICES, PRICES_FROM, Cost, estimate_cost
+from preflab.recipes.as_run import origin_of
 from preflab.recipes.judges import HumanJudge, Job, LanguageJudge, Maker, gold_judge, openai_judge, reply_cap
 from preflab.recipes.judging_settings import AskingSettings, JudgeSettings, JudgingSettings, narrowed
 from preflab.recipes.output import alone_with, beside, open_output, sealed, unfinished
@@ -83,6 +85,7 @@ class JudgeResult:
             lines.append(f"  flip rate  {flips.value:.3f} (the other order, the other winner)")
         reasons = [judgement.reason for judgement in self.verdicts.judgements if judgement.outcome == "error"]
         lines += [f"  error: {reason}: {reasons.count(reason)}" for reason in list(dict.fromkeys(reasons))[:5]]
+        lines += [f"  warning: {line}" for line in what_to_know(self.verdicts)]
         return "\n".join([*lines, f"verdicts: {self.verdicts.path}"])
 
 
@@ -94,9 +97,21 @@ def judge_responses(settings: JudgeSettings) -> JudgeResult | Cost:
     if settings.dry_run:
         return _cost(judge, pairs, settings, output)
     maker = make_judge(judge, settings, seed=settings.seed)
-    return JudgeResult(
-        judge_pairs_with(maker, pairs, output, model=model, opponent=opponent, overwrite=settings.overwrite)
-    )
+    names: dict[str, Any] = {"model": model, "opponent": opponent}
+    facts = {"trained_on": _trained_on(judge, settings, model, opponent, pairs)}
+    return JudgeResult(judge_pairs_with(maker, pairs, output, **names, overwrite=settings.overwrite, facts=facts))
+
+
+def _trained_on(
+    judge: Judge, settings: JudgeSettings, model: str, opponent: str, pairs: Sequence[Pair]
+) -> dict[str, dict[str, int] | None]:
+    """Of both who wrote the responses, and of a judge that is a model, how many of the prompts they were trained on."""
+    prompts = [pair.prompt for pair in pairs]
+    files = {model: settings.responses} | ({} if opponent == "chosen" else {opponent: settings.opponent})
+    origins = {name: origin_of("file", named(word)[1], prompts) for name, word in files.items()}
+    if judge.kind in ("reward_model", "hf"):
+        origins.setdefault(judge.name, origin_of("judge", judge.source, prompts))
+    return trained_on(origins)
 
 
 def make_judge(judge: Judge, settings: JudgingSettings, *, seed: int) -> Maker:

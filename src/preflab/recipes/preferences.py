@@ -74,7 +74,7 @@ def train_preferences(settings: PreferenceSettings) -> TrainResult:
     if warning := falling_chosen(read_metrics(settings.output_dir)) if name != "apo_down" else None:  # which means to
         announce(accelerator, f"{warning} {_against_falling(settings)}")
     final = save_trained(accelerator, trained.module, start.template, settings.output_dir)
-    return finish_training(accelerator, settings, final, step=trained.step, overlap=start.splits.overlap)
+    return finish_training(accelerator, settings, final, step=trained.step, splits=start.splits, dtype=start.dtype)
 
 
 def needs_reference(settings: PreferenceSettings) -> bool:

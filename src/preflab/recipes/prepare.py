@@ -35,6 +35,11 @@ class Prepared:
     model: Model
     fingerprint: str
 
+    @property
+    def dtype(self) -> str:
+        """Of the weights that training started with; of an adapter, of the frozen ones below it."""
+        return str(next(iter(self.model.parameters())).dtype).removeprefix("torch.")
+
 
 def prepare(
     settings: TrainingSettings,

@@ -63,7 +63,7 @@ def train_reward(settings: RewardSettings) -> TrainResult:
         _draw_histograms(settings.output_dir)
         _show_samples(accelerator, settings.output_dir)
     final = save_trained(accelerator, trained.module, template, settings.output_dir)
-    return finish_training(accelerator, settings, final, step=trained.step, overlap=start.splits.overlap)
+    return finish_training(accelerator, settings, final, step=trained.step, splits=start.splits, dtype=start.dtype)
 
 
 def _draw_histograms(folder: Path) -> None:

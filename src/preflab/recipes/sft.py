@@ -30,4 +30,4 @@ def train_sft(settings: SFTSettings) -> TrainResult:
     publish = push_at_evaluations(accelerator, start.template, settings)
     trained = fit(accelerator, module, training, held_out, always(sft_step), settings, name="SFT", publish=publish)
     final = save_trained(accelerator, trained.module, start.template, settings.output_dir)
-    return finish_training(accelerator, settings, final, step=trained.step, overlap=start.splits.overlap)
+    return finish_training(accelerator, settings, final, step=trained.step, splits=start.splits, dtype=start.dtype)

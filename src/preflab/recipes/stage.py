@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator, PartialState
@@ -18,17 +18,21 @@ from peft import PeftModel
 from torch import nn
 
 from preflab.config import dump_settings
-from preflab.data.overlap import Overlap
 from preflab.durable import CHECKSUMS, DamagedError, check_stage, digests
 from preflab.figures.curves import draw_curves
 from preflab.model.precision import check_bf16, has_bf16
 from preflab.model.responses import transformers_model
+from preflab.recipes.as_run import PROMPTS, as_run, training_prompts
 from preflab.recipes.push import PUSHED, check_push, push
 from preflab.recipes.settings import NOT_IN_RESULT, TrainSettings
 from preflab.records import UserError
 from preflab.rundir import finish_stage, open_stage, read_json, write_json, write_manifest
 from preflab.terminal import say
 from preflab.train.journal import read_metrics
+
+if TYPE_CHECKING:
+    from preflab.recipes.data import Splits
+    from preflab.recipes.model import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -103,21 +107,28 @@ def start_stage(accelerator: Accelerator, settings: TrainSettings, command: str,
 
 
 def finish_training(
-    accelerator: Accelerator, settings: TrainSettings, model: Path, *, step: int, overlap: Overlap | None
+    accelerator: Accelerator, settings: TrainingSettings, model: Path, *, step: int, splits: Splits, dtype: str
 ) -> TrainResult:
     """Write history and curves, mark the stage as done, and push the model if that is wanted.
 
     The result's metrics are the last ones up to `step`, of which the model has the weights. Its `overlap`, null without
     held-out rows, counts `rows` and `prompts` that are held out and also trained on, of all `held_out_rows` and
-    `held_out_prompts`.
+    `held_out_prompts`; its `as_run` says what was used. `dtype` is that of the weights (of LoRA's, of the frozen ones).
     """
     folder = settings.output_dir
     if accelerator.is_main_process:
         rows = read_metrics(folder)
         write_json(folder / "training_history.json", rows)
         draw_curves(rows, folder / "training_curves.png")
-        result = {"model": str(model.relative_to(folder)), "step": step, "metrics": _last_metrics(rows, step)}
-        write_json(folder / "result.json", result | {"overlap": overlap and overlap.to_json()})
+        write_json(folder / PROMPTS, training_prompts(splits))
+        overlap = splits.overlap
+        write_json(folder / "result.json", {
+            "model": str(model.relative_to(folder)),
+            "step": step,
+            "metrics": _last_metrics(rows, step),
+            "overlap": overlap and overlap.to_json(),
+            "as_run": as_run(settings, splits, dtype, accelerator.mixed_precision),
+        })  # fmt: skip
         finish_stage(folder, digests(folder, _files_of_result(folder)))
     accelerator.wait_for_everyone()
     return finished_result(accelerator, settings)

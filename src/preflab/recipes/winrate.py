@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
 from preflab.analysis.file_agreement import FileAgreement, file_agreement
-from preflab.analysis.file_figures import FileFigures, file_figures
+from preflab.analysis.file_figures import FileFigures, file_figures, what_to_know
 from preflab.analysis.results import Contest, Estimate
 from preflab.analysis.verdicts import VerdictFile, read_verdicts
 from preflab.recipes.settings import WinrateSettings
@@ -20,16 +20,21 @@ from preflab.terminal import say
 
 @dataclass(frozen=True)
 class WinrateResult:
-    """The figures of each file. Their text is JSON if that was asked for, else a table and the details."""
+    """The figures of each file, how far files agree, and by file what stands against its verdicts. Their text is JSON
+    if that was asked for, else a table and the details.
+    """
 
     files: tuple[FileFigures, ...]
     agreements: tuple[FileAgreement, ...] = ()
+    warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     as_json: bool = False
 
     def __str__(self) -> str:
         if self.as_json:
-            return json.dumps(json.loads(to_json({"files": self.files, "agreements": self.agreements})), indent=2)
-        parts = [_table(self.files), *map(_details, self.files), *map(_agreement, self.agreements)]
+            found = {"files": self.files, "agreements": self.agreements, "warnings": self.warnings}
+            return json.dumps(json.loads(to_json(found)), indent=2)
+        details = [_details(each, self.warnings.get(str(each.file), ())) for each in self.files]
+        parts = [_table(self.files), *details, *map(_agreement, self.agreements)]
         return "\n\n".join("\n".join(lines) for lines in parts)
 
 
@@ -46,7 +51,8 @@ def compute_winrate(settings: WinrateSettings) -> WinrateResult:
         except DisagreementError as error:
             refused.append(str(error))
     found = tuple(file_figures(file, seed=settings.seed) for file in files)
-    result = WinrateResult(found, tuple(_agreements(files, settings.seed)), settings.json_output)
+    warnings = {str(file.path): tuple(told) for file in files if (told := what_to_know(file))}
+    result = WinrateResult(found, tuple(_agreements(files, settings.seed)), warnings, settings.json_output)
     if refused:
         raise DisagreementError("\n".join(refused), shown=result if found else None)
     return result
@@ -86,7 +92,7 @@ def _table(files: Sequence[FileFigures]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _details(found: FileFigures) -> list[str]:
+def _details(found: FileFigures, warnings: Sequence[str]) -> list[str]:
     contest, has_same = found.contest, found.same_text > 0
     numbers: dict[Outcome, int] = {
         "win": contest.wins,
@@ -101,6 +107,7 @@ def _details(found: FileFigures) -> list[str]:
         *(f"  {name:<18} {number:>6}  {_estimate(found.rates[name])}" for name, number in numbers.items()),
         *([f"  {'same text':<18} {found.same_text:>6}  samples whose two responses are one text: ties"] * has_same),
         *(f"  {name:<18} {text}" for name, text in _facts(contest, found.definition).items() if text),
+        *(f"  warning: {line}" for line in warnings),
     ]
 
 

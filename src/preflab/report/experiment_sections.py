@@ -20,6 +20,7 @@ from preflab.figures.frontier import frontier_figures
 from preflab.figures.grid import step_panels, temperature_panels
 from preflab.figures.style import Panel, as_svg, panels_as_svg
 from preflab.figures.trainings import MOST_LINES, lines_of, training_panels
+from preflab.report.as_run import experiment_table
 from preflab.report.cells import Cell, Table, estimate
 from preflab.report.sections import Figure, Section
 
@@ -116,8 +117,8 @@ def _comparisons(
     figures: list[Figure] = []
     for stage in stages[:MOST_DRAWN]:
         study, analysis = studies[stage.name]
-        # A warning that stands before the verdict goes with it.
-        first = 2 if analysis.findings[0].tone == "warning" else 1
+        # Warnings that stand before the verdict go with it.
+        first = 1 + next((n for n, found in enumerate(analysis.findings) if found.tone != "warning"), 0)
         findings += analysis.findings[:LEADING] if alone else [_named(stage.name, f) for f in analysis.findings[:first]]
         panels = overview_panels(study, analysis)[: min(len(against_baseline(study, analysis)), LEADING_PANELS)]
         if panels:
@@ -229,6 +230,8 @@ def _trainings(experiment: Experiment, trainings: Sequence[Training]) -> Section
     tables += [_training_table(f"{command}: {len(runs)} runs", runs, experiment) for command, runs in several.items()]
     if len(trainings) > 2 * MOST_ROWS:
         tables = [replace(table, folded=True) for table in tables]
+    if used := experiment_table(trainings, folded=len(trainings) > MOST_ROWS):
+        tables.append(used)
     remarks = []
     if trainings:
         remarks.append("All values are the last ones. The name of a stage leads to its own curves.")

@@ -10,6 +10,7 @@ from preflab.analysis.results import Analysis, Contest, Depth, Finding, ModelFig
 from preflab.analysis.study import Judge, Study
 from preflab.analysis.wording import KINDS, NOTHING, SHARES, exact_percent, number, p_value, span
 from preflab.figures.study_figures import ReportFigure, ReportSection
+from preflab.report.as_run import TITLE, as_run_tables
 from preflab.report.cells import Cell, Table, estimate
 from preflab.rundir import to_json
 
@@ -72,6 +73,7 @@ def sections(study: Study, analysis: Analysis, figures: Sequence[ReportFigure]) 
         Section("diversity", "Diversity and defects", _diversity(analysis), figures=_figures("diversity", figures)),
         Section("subsets", "Subsets", _subsets(study, analysis), figures=_figures("subsets", figures)),
         Section("training", "Training", figures=_figures("training", figures), remarks=_overlaps(study)),
+        Section("as-run", TITLE, as_run_tables(study.as_run)),
     ]
     return tuple(section for section in found if not section.is_empty)
 

@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from preflab.analysis.as_run import trained_on
 from preflab.analysis.results import Analysis, Contest, Estimate
 from preflab.analysis.study import Study, score_difference, verdict
 from preflab.rundir import write_json, write_text
@@ -40,7 +41,11 @@ def write_tables(study: Study, analysis: Analysis, folder: Path) -> None:
         write_json(evaluation, rows)
     else:
         evaluation.unlink(missing_ok=True)
-    write_json(folder / "model_comparison_results.json", {**summary(study, analysis), "analysis": analysis})
+    leaks = trained_on({**study.as_run.models, **study.as_run.judges})
+    write_json(
+        folder / "model_comparison_results.json",
+        {**summary(study, analysis), **({"trained_on": leaks} if leaks else {}), "analysis": analysis},
+    )
     worst = [*lost_cases(study), *misranked_pairs(study)]
     write_text(folder / "dpo_analysis_results.csv", csv_text(list(figure_rows(analysis)), _FIGURE_COLUMNS))
     write_text(folder / "dpo_comparison_results.csv", csv_text(comparison_rows(study)))

@@ -1,0 +1,147 @@
+"""The section that says which models, data and settings there were, as the runs themselves tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from preflab.analysis.as_run import AsRun, Origin, Run
+from preflab.analysis.experiment import Training
+from preflab.analysis.wording import NOTHING, listed
+from preflab.report.cells import Cell, Table
+from preflab.rundir import to_json
+
+TITLE = "Models and data as run"
+UNKNOWN = "not known"
+_HEAD = (
+    "Model",
+    "Made by",
+    "Started from",
+    "Trained on",
+    "Held out",
+    "Settings that differ from the defaults",
+)
+_NOTE = (
+    "Read off the runs’ own folders. What no run tells is “not known”; no description that came with a file is "
+    "repeated here."
+)
+
+
+def as_run_tables(found: AsRun) -> tuple[Table, ...]:
+    """Of a study: the prompts, then every model and every judge that is one, with the trainings that made it; nothing
+    where an earlier version made the study.
+    """
+    rows = [row for name, origin in found.models.items() for row in _rows(name, origin)]
+    rows += [row for name, origin in found.judges.items() if origin.runs for row in _rows(name, origin, "judge")]
+    tables = [Table("Models", _HEAD, tuple(rows), _NOTE)] if rows else []
+    if found.prompts:
+        tables.insert(0, _prompts(found))
+    return tuple(tables)
+
+
+def experiment_table(trainings: Sequence[Training], *, folded: bool) -> Table | None:
+    """Of an experiment: its trainings; none where none of them tells."""
+    rows = tuple(_row(Cell(run.stage.name), _run_of(run)) for run in trainings)
+    return Table(TITLE, ("Stage", *_HEAD[1:]), rows, _NOTE, folded=folded) if rows else None
+
+
+def _run_of(training: Training) -> Run:
+    return Run(training.stage.folder.as_posix(), training.stage.command, training.steps, None, training.told)
+
+
+def _prompts(found: AsRun) -> Table:
+    prompts = found.prompts
+    asked = f"{int(prompts.get('asked') or 0):,}"
+    if prompts.get("drawn"):
+        asked += f", drawn with seed {_all(prompts.get('seed'))}"
+    head = ("From", "Prompts", *(f"Also trained on: {name}" for name in (*found.models, *found.judges)))
+    leaks = [_leak(origin) for origin in (*found.models.values(), *found.judges.values())]
+    return Table("Prompts", head, ((Cell(_all(prompts.get("sources")) or UNKNOWN), Cell(asked), *leaks),))
+
+
+def _leak(origin: Origin) -> Cell:
+    if origin.leak is None:
+        return Cell(UNKNOWN)
+    leak = origin.leak
+    unknown = f"of {leak.unknown} of its trainings the prompts are not known" if leak.unknown else ""
+    return Cell(f"{leak.prompts:,} of {leak.of:,}", unknown or "not counting what the first model had read")
+
+
+def _rows(name: str, origin: Origin, what: str = "") -> Iterator[tuple[Cell, ...]]:
+    said = [what, f"sampled in {origin.dtype}" if origin.dtype else ""]
+    first = Cell(name, " · ".join(filter(None, said)))
+    if origin.kind in ("chosen", "rejected"):
+        yield _short(first, f"the {origin.kind} responses of the prompts’ data")
+    elif not origin.runs:
+        by = (
+            f"responses written by {origin.written_by}"
+            if origin.written_by
+            else f"a file of responses; by whom is {UNKNOWN}"
+        )
+        yield _short(first, by if origin.kind == "file" else UNKNOWN, origin.source)
+    for number, run in enumerate(origin.runs):
+        yield _row(Cell(f"{name}, before that") if number else first, run)
+
+
+def _short(name: Cell, made_by: str, place: str = "") -> tuple[Cell, ...]:
+    return (name, Cell(made_by, place), *[Cell(NOTHING)] * (len(_HEAD) - 2))
+
+
+def _row(name: Cell, run: Run) -> tuple[Cell, ...]:
+    if run.command is None:
+        commit = (run.told.get("model") or {}).get("commit")
+        place = f"{run.folder}{f' at commit {commit}' if commit else ''}"
+        return _short(name, f"{UNKNOWN}: no training of preflab lies beside it", place)
+    steps = "" if run.step is None else f"{run.step:,} step{'s' * (run.step != 1)}"
+    model, data = run.told.get("model") or {}, run.told.get("data") or {}
+    dtype = f"weights in {model['dtype']}, arithmetic {_arithmetic(model)}" if model.get("dtype") else ""
+    return (
+        name,
+        Cell(run.command, " · ".join(filter(None, (steps, dtype, run.folder)))),
+        _start(run, model),
+        _data(data.get("training")),
+        _data(data["held_out"], otherwise="nothing") if "held_out" in data else Cell(UNKNOWN),
+        Cell(_settings(run.told.get("settings"))),
+    )
+
+
+def _arithmetic(model: Mapping[str, Any]) -> str:
+    found = str(model.get("arithmetic") or UNKNOWN)
+    return "too" if found == "as the weights" else f"in {found}"
+
+
+def _start(run: Run, model: Mapping[str, Any]) -> Cell:
+    start = model.get("from") or run.start
+    if not start:
+        return Cell(UNKNOWN)
+    if model.get("beside"):
+        return Cell(str(start), "a local folder")
+    asked = f"revision {model['revision']}" if model.get("revision") else ""
+    commit = f"commit {model['commit']}" if model.get("commit") else f"commit {UNKNOWN}"
+    return Cell(str(start), ", ".join(filter(None, (asked, commit))) if model else "")
+
+
+def _data(found: Any, otherwise: str = UNKNOWN) -> Cell:
+    """Sources, rows and prompts of them, and what was dropped of them."""
+    if not isinstance(found, Mapping):
+        return Cell(otherwise)
+    split = found.get("split")
+    source = _all(found.get("sources")) or (f"{split:.3g} of the training prompts" if split else UNKNOWN)
+    dropped = found.get("dropped") or {}
+    parts = [f"{found.get('rows', 0):,} rows", f"{found.get('prompts', 0):,} prompts"]
+    if dropped:
+        reasons = listed([f"{count:,} {reason}" for reason, count in dropped.items()])
+        parts.append(f"{sum(dropped.values()):,} rows dropped ({reasons})")
+    return Cell(source, " · ".join(parts))
+
+
+def _settings(changed: Any) -> str:
+    if not isinstance(changed, Mapping):
+        return UNKNOWN
+    return "\n".join(f"{name}: {_all(value)}" for name, value in changed.items()) or "none"
+
+
+def _all(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_all, value))
+    return value if isinstance(value, str) else "" if value is None else to_json(value)
