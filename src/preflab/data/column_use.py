@@ -111,6 +111,7 @@ def role_of(form: Format) -> Callable[[Any], str]:
     roles = {**dict.fromkeys(form.scores, "score"), form.label: "label", **dict.fromkeys(SYSTEM, "system")}
 
     def role(name: Any) -> str:
+        name = form.spelling.get(name, name)
         if name not in read:
             return ""
         name = form.renamed.get(name, name)

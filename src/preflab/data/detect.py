@@ -28,6 +28,7 @@ from preflab.data.names import (
     values,
 )
 from preflab.data.own_format import load_own_format
+from preflab.data.spelling import usual_spelling
 from preflab.data.unpack import unpack
 from preflab.own_function import names_function
 from preflab.records import RowError, UserError
@@ -44,23 +45,25 @@ def choose_format(name: str | None, rows: Iterable[Row]) -> tuple[str, Format]:
     The format says too, of the rows at hand, which columns it reads under another name, which one says whether a
     response was wanted, and which ones score the responses. Raises UserError where that is not clear.
     """
-    sample = _sample(rows)
+    if name is not None and names_function(name):
+        return name, load_own_format(name)
+    sample = list(islice(rows, DETECTION_ROWS))
+    spelling = usual_spelling({str(column) for row in sample for column in row})
+    sample = [_unpacked(renamed_row(spelling, row)) for row in sample]
     if name is None:
         name, form = _detect(sample)
-    elif names_function(name):
-        return name, load_own_format(name)
     elif name in FORMATS:
         form = replace(_under_other_names(FORMATS[name], sample), guesses=False)
     else:
         near = get_close_matches(name.lower(), [known.lower() for known in FORMATS], n=1)
         hint = next((f"; did you mean {known}" for known in FORMATS if near and known.lower() == near[0]), "")
         raise UserError(f"No format is called {name!r}{hint}. Known are {', '.join(FORMATS)}, or file.py:function")
-    return name, _with_scores(_with_label(form, sample), sample)
+    return name, replace(_with_scores(_with_label(form, sample), sample), spelling=spelling)
 
 
 def detect_format(rows: Iterable[Row]) -> str:
     """The name of the one format that most of the first rows have. Raises UserError if there is none, or several."""
-    return _detect(_sample(rows))[0]
+    return choose_format(None, rows)[0]
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,6 @@ def _of_preferences(columns: Sequence[str]) -> str:
     return f"these look like preferences in a layout that is not known (see {', '.join(columns)})"
 
 
-def _sample(rows: Iterable[Row]) -> list[Row]:
-    return [_unpacked(row) for row in islice(rows, DETECTION_ROWS)]
-
-
 def _unpacked(row: Row) -> Row:
     try:
         return unpack(row)
@@ -164,7 +163,7 @@ _RATHER_A_TEXT = {"text", "body", "content", "article", "document", "passage", "
 
 
 def _most_have(form: Format, sample: Sequence[Row]) -> bool:
-    return 2 * sum(_has_format(renamed_row(form, row), form) for row in sample) > len(sample)
+    return 2 * sum(_has_format(renamed_row(form.renamed, row), form) for row in sample) > len(sample)
 
 
 def _has_format(row: Row, form: Format) -> bool:

@@ -42,6 +42,7 @@ class Format:
     What `preflab.data.detect` found in the rows at hand:
 
     Attributes:
+        spelling: column of the rows -> the same name as it is usually written (`User Prompt` -> `user_prompt`).
         renamed: column of the rows -> the column as which it is read.
         label: the column that says whether the one response was wanted.
         scores: the columns with a score for each of `responses`.
@@ -65,6 +66,7 @@ class Format:
     conversation: str = ""
     guesses: bool = False
     own: bool = False
+    spelling: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     label: str = ""
     scores: tuple[str, ...] = ()
@@ -72,12 +74,12 @@ class Format:
     touched: set[str] = field(default_factory=set, compare=False)
 
 
-def renamed_row(form: Format, row: Row) -> Row:
-    """The row with its columns under the names that the format reads."""
-    if not form.renamed:
+def renamed_row(names: Mapping[str, str], row: Row) -> Row:
+    """The row with some columns under other names (column -> its new name)."""
+    if not names:
         return row
-    others = {name: value for name, value in row.items() if name not in form.renamed}
-    return {**others, **{target: row[name] for name, target in form.renamed.items() if name in row}}
+    others = {name: value for name, value in row.items() if name not in names}
+    return {**others, **{target: row[name] for name, target in names.items() if name in row}}
 
 
 def texts(*names: str) -> Callable[[Row], bool]:

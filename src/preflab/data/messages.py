@@ -141,16 +141,24 @@ def is_nothing(value: object) -> bool:
     return is_missing(value) or (isinstance(value, list | dict) and not value)
 
 
+_TOOLS = ("tools", "functions", "tool_calls")
+_MEDIA = {
+    kind: (kind, f"{kind}s", f"{kind}_path", f"{kind}_paths", f"{kind}_url", f"{kind}_urls") for kind in _NO_MEDIA
+}
+UNSUPPORTED_COLUMNS = (*_TOOLS, *(name for names in _MEDIA.values() for name in names))
+"""Columns for which a row is refused where they hold something."""
+
+
 def refuse_unsupported(row: Row) -> None:
     """Raises RowError where a row has tools to call, or images, video or audio beside its text or in it."""
     for text in _texts_of(row):
         if "<img>" in text and (found := _IMAGE_IN_TEXT.search(text)):
             raise RowError(_NO_MEDIA["image"], f"{excerpt(found[0])} stands in the text")
-    for name in ("tools", "functions", "tool_calls"):
+    for name in _TOOLS:
         if not is_nothing(value := row.get(name)) and _holds_objects(value):
             raise RowError(NO_TOOLS, f"`{name}` is {excerpt(value)}")
     for kind, reason in _NO_MEDIA.items():
-        for name in (kind, f"{kind}s", f"{kind}_path", f"{kind}_paths", f"{kind}_url", f"{kind}_urls"):
+        for name in _MEDIA[kind]:
             if not is_nothing(value := row.get(name)) and not isinstance(value, bool | int | float):
                 raise RowError(reason, f"`{name}` is {excerpt(value)}")
             if name in row and any(f"<{kind}>" in text for text in _texts_of(row)):

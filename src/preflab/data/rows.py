@@ -45,9 +45,9 @@ def read_row(form: Format, row: Row) -> Comparison:
     if form.own:
         found = form.parse(row)
     else:
-        row = unpack(row)
+        row = unpack(renamed_row(form.spelling, row))
         refuse_unsupported(row)
-        renamed = renamed_row(form, row)
+        renamed = renamed_row(form.renamed, row)
         if form.guesses:
             _refuse_a_guess(renamed)
         found = form.parse(renamed)
