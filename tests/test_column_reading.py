@@ -347,5 +347,5 @@ def test_a_format_names_every_column_that_it_reads(layout: str) -> None:
     row = EVERY_LAYOUT[layout]
     _, form = choose_format(None, [row])
     touched: set[str] = set()
-    form.parse(_WatchedRow(renamed_row(form, row), touched))
+    form.parse(_WatchedRow(renamed_row(form.renamed, row), touched))
     assert touched & set(row) <= {*form.columns, *form.optional, *form.renamed.values()}
