@@ -313,7 +313,9 @@ def test_the_table_of_a_grid(tmp_path: Path) -> None:
     assert (first["step"], first["temperature"], first["win_rate"]) == ("", "0.25", "0.6125")
     assert (second["step"], second["errors"], second["win_rate"], second["win_rate_low"]) == ("200", "10", "", "")
     assert "| sft | – | 0.25 | chosen |" in (tmp_path / "winrates.md").read_text(encoding="utf-8")
-    assert r"dpo & 200 & 1 & chosen & 0 & 0 & 0 & 10 & -- \\" in (tmp_path / "winrates.tex").read_text(encoding="utf-8")
+    assert r"dpo & 200 & 1 & chosen & 0 & 0 & 0 & 10 & -- & ties half & 0 & -- \\" in (
+        tmp_path / "winrates.tex"
+    ).read_text(encoding="utf-8")
 
 
 def test_nothing_judged_is_said(tmp_path: Path) -> None:

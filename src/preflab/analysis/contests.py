@@ -26,6 +26,7 @@ from preflab.analysis.statistics import (
     wilson_estimate,
 )
 from preflab.analysis.study import Judge, Study, score_difference, verdict
+from preflab.analysis.verdicts import definition
 
 LENGTH_GROUPS = 5
 
@@ -123,6 +124,7 @@ def contest(data: Frame, judge: Judge, model: str, opponent: str) -> Contest | N
         length_controlled=controlled.rate,
         length_controlled_note=_note(model, controlled),
         subsets={name: rate for name, rate in subsets.items() if rate},
+        definition=definition(judgement for found in verdicts if found for judgement in found.judgements),
     )
 
 

@@ -15,7 +15,7 @@ from preflab.analysis.contests import Frame, contest, frame
 from preflab.analysis.results import Contest, Estimate
 from preflab.analysis.statistics import wilson_estimate
 from preflab.analysis.study import Answer, Case, Judge, Player, Study
-from preflab.analysis.verdicts import OUTCOMES, VerdictFile, definition, row_of
+from preflab.analysis.verdicts import OUTCOMES, VerdictFile, row_of
 from preflab.analysis.wording import MANY_EMPTY, listed, many_empty
 from preflab.records import Outcome, Pair, SampleVerdict
 
@@ -25,7 +25,7 @@ _NO_TEXTS = Pair("", (), "", "")
 @dataclass(frozen=True, slots=True)
 class FileFigures:
     """What a verdict file says. `rates` are shares of all samples, errors too, with Wilson's interval over prompts;
-    `same_text` counts the samples whose two responses are one text, which tie; `definition` says which win rate it is.
+    `same_text` counts the samples whose two responses are one text, which tie.
     """
 
     file: Path
@@ -34,7 +34,6 @@ class FileFigures:
     prompts: int
     rates: Mapping[Outcome, Estimate]
     same_text: int
-    definition: str
     contest: Contest
 
 
@@ -50,7 +49,7 @@ def file_figures(file: VerdictFile, *, seed: int = 0) -> FileFigures:
         found = replace(found, by_length={}, length_controlled=None, length_controlled_note=lacking)
     same_text = sum(pair.response == pair.opponent for pair in file.pairs.values())
     counted = (len(file.judgements), len(samples), data.prompts)
-    return FileFigures(file.path, *counted, _rates(data, samples), same_text, definition(file.judgements), found)
+    return FileFigures(file.path, *counted, _rates(data, samples), same_text, found)
 
 
 def what_to_know(file: VerdictFile) -> list[str]:
@@ -58,17 +57,21 @@ def what_to_know(file: VerdictFile) -> list[str]:
     was trained on (as its metadata says).
     """
     said = []
-    texts = {
-        _named(file.metadata, "model", "the model"): [pair.response for pair in file.pairs.values()],
-        _named(file.metadata, "opponent", "the opponent"): [pair.opponent for pair in file.pairs.values()],
-    }
-    empty = {name: sum(not text.strip() for text in own) / len(own) for name, own in texts.items() if own}
-    if max(empty.values(), default=0.0) >= MANY_EMPTY:
-        said.append(many_empty(empty))
+    names = (_named(file.metadata, "model", "the model"), _named(file.metadata, "opponent", "the opponent"))
+    empty = shares_empty(file)
+    if max(empty) >= MANY_EMPTY:
+        said.append(many_empty(dict(zip(names, empty, strict=True))))
     leaks = leaks_of(file.metadata.get("trained_on"))
     if found := [words for name, leak in leaks.items() if (words := leak_words(name, leak))]:
         said.append(f"{listed(found)}: {LEAKED}")
     return said
+
+
+def shares_empty(file: VerdictFile) -> tuple[float, float]:
+    """Which shares of the model's responses and of the opponent's say nothing."""
+    sides = ([pair.response for pair in file.pairs.values()], [pair.opponent for pair in file.pairs.values()])
+    ours, theirs = (sum(not text.strip() for text in texts) / max(len(texts), 1) for texts in sides)
+    return ours, theirs
 
 
 def _rates(data: Frame, samples: Mapping[str, SampleVerdict]) -> dict[Outcome, Estimate]:

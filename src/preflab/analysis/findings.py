@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from preflab.analysis.as_run import LEAKED, leak_words
+from preflab.analysis.definitions import MEAN_PREFERENCE, SHORT
 from preflab.analysis.results import Agreement, Contest, Depth, Finding, ModelFigures
 from preflab.analysis.study import Judge, Study
 from preflab.analysis.trust import reasons_for_distrust, reasons_for_trust
@@ -106,7 +107,8 @@ def _verdicts(contests: Sequence[Contest], figures: Mapping[str, ModelFigures], 
         if rate is None:
             yield Finding(f"{capital(who(judge))} gave no usable verdict on {contest.model}.", "warning")
             continue
-        ties = ", ties count half" if contest.ties else ""
+        preferred = contest.definition == MEAN_PREFERENCE
+        ties = f", {SHORT[MEAN_PREFERENCE]}" if preferred else ", ties count half" if contest.ties else ""
         sure = f"win rate {percent(rate.value)} ({interval(rate)}, {prompts(rate.n)}{ties})"
         said = {
             "better": f"{contest.model} is better than {contest.opponent}, says {who(judge)}: {sure}",

@@ -9,11 +9,13 @@ cells/NAME/JUDGE.json           its verdict file (`preflab.analysis.verdicts`)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from preflab.analysis.alignment import align
-from preflab.analysis.file_figures import file_figures
+from preflab.analysis.as_run import leaks_of
+from preflab.analysis.file_figures import file_figures, shares_empty
 from preflab.analysis.results import Contest, GridCell
 from preflab.analysis.verdicts import VerdictFile, read_verdicts
 from preflab.records import Message, UserError, messages_from_json
@@ -46,7 +48,10 @@ def _judged(
             file = read_verdicts(path) if path.exists() else None
             if file and _belongs(file, spec, head["opponent"], prompts):
                 _check_texts(file, path.parent / "responses.jsonl", folder / "opponent.jsonl")
-                yield _cell(file_figures(file, seed=seed).contest, entry, judge, head["opponent"])
+                found = _cell(file_figures(file, seed=seed).contest, entry, judge, head["opponent"])
+                leak = leaks_of(file.metadata.get("trained_on")).get(str(file.metadata.get("model")))
+                ours, theirs = shares_empty(file)
+                yield replace(found, empty=ours, opponent_empty=theirs, trained_on=leak)
 
 
 def _belongs(file: VerdictFile, spec: str, opponent: str, prompts: Mapping[str, tuple[Message, ...]]) -> bool:
@@ -84,4 +89,5 @@ def _cell(found: Contest, entry: Mapping[str, Any], judge: str, opponent: str) -
         losses=found.losses,
         errors=found.errors,
         win_rate=found.win_rate,
+        definition=found.definition,
     )

@@ -13,10 +13,11 @@ from dataclasses import replace
 
 from scipy.stats import t
 
+from preflab.analysis.as_run import LEAKED, leak_words
 from preflab.analysis.findings import TONES
 from preflab.analysis.results import Estimate, Finding, GridCell
 from preflab.analysis.statistics import CONFIDENCE
-from preflab.analysis.wording import FEWEST_PROMPTS, interval, listed, percent, prompts, side
+from preflab.analysis.wording import FEWEST_PROMPTS, MANY_EMPTY, interval, listed, percent, prompts, side
 
 MOST_MODELS = 3  # that get a sentence of their own from each judge
 
@@ -34,7 +35,29 @@ def grid_findings(cells: Sequence[GridCell]) -> tuple[Finding, ...]:
     for cell in judged:
         groups.setdefault((cell.judge, cell.opponent), []).append(cell)
     found = [finding for own in groups.values() for finding in _of_judge(own)]
-    return (*found, *_errors(cells))
+    return (*_empty(judged), *_trained_on(judged), *found, *_errors(cells))
+
+
+def _empty(cells: Sequence[GridCell]) -> Iterator[Finding]:
+    """Whose responses say nothing in many cases, the worst first: before any verdict."""
+    shares = {_place(cell): cell.empty for cell in cells} | {cell.opponent: cell.opponent_empty for cell in cells}
+    worst = sorted(((share, place) for place, share in shares.items() if share >= MANY_EMPTY), reverse=True)
+    if worst:
+        said = _some([f"{percent(share)} of {place}" for share, place in worst])
+        yield Finding(f"Many responses are empty: {said}. No verdict below holds without that.", "warning")
+
+
+def _place(cell: GridCell) -> str:
+    step = "" if cell.step is None else f" step {cell.step:,}"
+    return f"{cell.model}{step} at temperature {cell.temperature:g}"
+
+
+def _trained_on(cells: Sequence[GridCell]) -> Iterator[Finding]:
+    """Which models were trained on prompts of the grid."""
+    leaks = {cell.model: cell.trained_on for cell in cells if cell.trained_on}
+    said = [words for model, leak in leaks.items() if (words := leak_words(model, leak))]
+    if said:
+        yield Finding(f"{_some(said)}: {LEAKED}.", "warning")
 
 
 def _of_judge(cells: Sequence[GridCell]) -> Iterator[Finding]:
@@ -68,7 +91,9 @@ def _best(cells: Sequence[GridCell]) -> Iterator[Finding]:
         sure = f"win rate {percent(rate.value)} ({interval(rate)}{together}; {prompts(rate.n)})"
         count = len(of_model[cell.model])
         chosen = f" It is the best of its {count} cells, so the rate flatters it a little." if count > 1 else ""
-        yield Finding(f"{said}, says {cell.judge}: {sure}.{chosen}", TONES[side(rate)])
+        hidden = side(rate) == "better" and cell.empty >= MANY_EMPTY  # what it does not answer stands against it
+        tone = "warning" if hidden else TONES[side(rate)]
+        yield Finding(f"{said}, says {cell.judge}: {sure}.{chosen}", tone)
 
 
 def _trend(lines: Lines, what: str, judge: str) -> Iterator[Finding]:

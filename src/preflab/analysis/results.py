@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from preflab.analysis.as_run import Leak
+from preflab.analysis.definitions import TIES_HALF
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -75,6 +78,7 @@ class Contest:
             al., 2024); None where it cannot be told.
         length_controlled_note: a sentence that says why it cannot be told, or why to read it with care; else empty.
         subsets: win rate by subset, where prompts have one.
+        definition: which of the usual win rates all of these are (`preflab.analysis.definitions`).
     """
 
     model: str
@@ -96,6 +100,7 @@ class Contest:
     length_controlled: Estimate | None
     length_controlled_note: str
     subsets: Mapping[str, Estimate]
+    definition: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +183,13 @@ class Analysis:
 
 @dataclass(frozen=True, slots=True)
 class GridCell:
-    """One cell of a grid: a model (at a training step, if it is a checkpoint) sampled at a temperature, and judged."""
+    """One cell of a grid: a model (at a training step, if it is a checkpoint) sampled at a temperature, and judged.
+
+    Attributes:
+        definition: which of the usual win rates it is.
+        empty, opponent_empty: shares of its and of the opponent's responses that say nothing.
+        trained_on: of the grid's prompts, those that the model was trained on; None where that is not known.
+    """
 
     model: str
     step: int | None
@@ -190,3 +201,7 @@ class GridCell:
     losses: int
     errors: int
     win_rate: Estimate | None
+    definition: str = TIES_HALF
+    empty: float = 0.0
+    opponent_empty: float = 0.0
+    trained_on: Leak | None = None

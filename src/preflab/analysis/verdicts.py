@@ -24,6 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from preflab.analysis.definitions import MEAN_PREFERENCE, TIES_HALF
 from preflab.analysis.stored_figures import stored_figures, unlike_rows
 from preflab.analysis.verdict_rows import (
     OPPONENT_WORDS,
@@ -105,16 +106,9 @@ def counts(verdicts: Iterable[SampleVerdict | Judgement]) -> dict[Outcome, int]:
     return {outcome: found.count(outcome) for outcome in OUTCOMES}
 
 
-WIN_RATE = "mean over prompts of the mean of their samples: a win 1, a tie 1/2, a loss 0; errors are left out"
-MEAN_PREFERENCE = (
-    "mean over prompts of the mean of their samples: the judge's probability that the model's response is the better "
-    "one; errors are left out"
-)
-
-
 def definition(judgements: Iterable[Judgement]) -> str:
     """Which of the usual win rates the win rate of these judgements is; two orders are averaged in either."""
-    return MEAN_PREFERENCE if any(each.preference is not None for each in judgements) else WIN_RATE
+    return MEAN_PREFERENCE if any(each.preference is not None for each in judgements) else TIES_HALF
 
 
 def mean_points(samples: Mapping[str, SampleVerdict], prompts: Mapping[str, Sequence[Message]]) -> tuple[float, int]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from preflab.analysis.definitions import win_rate_head
 from preflab.analysis.results import Agreement, Analysis, Contest, Estimate
 from preflab.analysis.study import Study
 from preflab.analysis.wording import NOTHING, SHARES, percent
@@ -45,7 +46,7 @@ def overview_panels(study: Study, analysis: Analysis) -> list[Panel]:
         rows = {c.model: _win_rates(c, styles[c.model]) for c in contests}
         hollow = "; hollow: at equal length" if any(len(dots) > 1 for dots in rows.values()) else ""
         title = f"Wins against {base}, {shown(judge, 16)} judging"
-        panels.append(_dots(rows, title, f"win rate{hollow}", reference=0.5))
+        panels.append(_dots(rows, title, f"{win_rate_head(c.definition for c in contests)}{hollow}", reference=0.5))
     for scorer in study.scorers:
         scored = [figures for figures in analysis.models if scorer.name in figures.scores]
         means = {f.name: [Dot(f.scores[scorer.name].mean, styles[f.name])] for f in scored}
@@ -77,7 +78,8 @@ def subset_panels(study: Study, analysis: Analysis) -> list[Panel]:
         }
         if rows:
             some = "" if len(sizes) <= MOST_SUBSETS else f" (the {MOST_SUBSETS} largest of {len(sizes)})"
-            panels.append(_dots(rows, f"Win rate by subset, {shown(judge, 16)}{some}", "win rate", reference=0.5))
+            rate = win_rate_head(c.definition for c in contests)
+            panels.append(_dots(rows, f"Win rate by subset, {shown(judge, 16)}{some}", rate, reference=0.5))
     return panels
 
 

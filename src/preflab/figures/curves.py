@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from preflab.analysis.definitions import STD_SHORT
 from preflab.figures.marks import legend_below
 from preflab.figures.style import BLUE, VERMILION, Panel, compose, save_png
 
@@ -20,7 +21,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     "margin": ("margin", "eval_margin", "rewards/margins", "eval_rewards/margins"),
     "log-probabilities of responses": ("logps/chosen", "logps/rejected", "eval_logps/chosen", "eval_logps/rejected"),
     "reward, mean": ("reward_mean", "eval_reward_mean"),
-    "reward, standard deviation": ("reward_std", "eval_reward_std"),
+    f"reward, {STD_SHORT}": ("reward_std", "eval_reward_std"),
     "learning rate": ("learning_rate",),
     "gradient norm": ("grad_norm",),
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from preflab.analysis.definitions import win_rate_head
 from preflab.analysis.grid_findings import Lines, step_lines, temperature_lines
 from preflab.analysis.results import GridCell
 from preflab.figures.marks import PERCENT, name_ends
@@ -45,10 +46,11 @@ def _panels(cells: Sequence[GridCell], lines_of: Callable[[Sequence[GridCell]], 
     places = {place for lines in drawn.values() for points in lines.values() for place, _ in points}
     if len(places) < 2:
         return []
-    return [_panel(judge, opponent, lines, label) for (judge, opponent), lines in drawn.items() if lines]
+    rates = {judge: win_rate_head(cell.definition for cell in cells if cell.judge == judge) for judge, _ in drawn}
+    return [_panel(*match, lines, label, rates[match[0]]) for match, lines in drawn.items() if lines]
 
 
-def _panel(judge: str, opponent: str, lines: Lines, label: str) -> Panel:
+def _panel(judge: str, opponent: str, lines: Lines, label: str, rate: str) -> Panel:
     styles = looks(["", *lines])
 
     def draw(axis: Axes) -> None:
@@ -59,7 +61,7 @@ def _panel(judge: str, opponent: str, lines: Lines, label: str) -> Panel:
             low, high = [e.low for _, e in points], [e.high for _, e in points]
             axis.fill_between(x, low, high, color=look.color, alpha=0.15, linewidth=0)
         axis.axhline(0.5, color=INK, linewidth=1.1)
-        axis.set(xlabel=label, ylabel="win rate, 95 % interval")
+        axis.set(xlabel=label, ylabel=f"{rate}, 95 % interval")
         axis.yaxis.set_major_formatter(PERCENT)
         ends = [(points[-1][0], points[-1][1].value, name) for name, points in lines.items()]
         name_ends(axis, ends, [styles[name].color for name in lines])

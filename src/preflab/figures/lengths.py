@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from preflab.analysis.definitions import win_rate_head
 from preflab.analysis.results import Analysis, Contest, ModelFigures
 from preflab.analysis.study import Study
 from preflab.analysis.wording import number
@@ -110,7 +111,8 @@ def _wins(study: Study, contest: Contest) -> Panel:
         axis.axhline(0.5, color=INK, linewidth=1.1)
         labels = [f"{name}\nn = {estimate.n:,}" for name, estimate in rates.items()]
         axis.set_xticks(range(len(rates)), labels)
-        axis.set(ylim=(-0.03, 1.03), ylabel="win rate", xlabel=f"words more than {shown(study.baseline)}")
+        rate = win_rate_head([contest.definition])
+        axis.set(ylim=(-0.03, 1.03), ylabel=rate, xlabel=f"words more than {shown(study.baseline)}")
         axis.yaxis.set_major_formatter(PERCENT)
         axis.grid(visible=False, axis="x")
 

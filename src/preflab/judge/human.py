@@ -19,7 +19,7 @@ from typing import Any
 
 from preflab.analysis.verdict_rows import OpponentWord, verdict_row
 from preflab.analysis.verdicts import read_journal
-from preflab.judge.orders import draw_order
+from preflab.judge.orders import IDENTICAL, draw_order
 from preflab.records import Judgement, Order, Pair, UserError, Winner, messages_to_json, outcome_of
 from preflab.rundir import append_jsonl, write_jsonl
 
@@ -57,7 +57,8 @@ def judge_by_hand(
 
     Each sample is judged once, the two responses in an order drawn from `seed` and its id. A verdict is in the journal
     before the next pair is shown, so any end is without loss, and the same call goes on where it was. A skipped sample
-    is an error with the reason `SKIPPED`; one that was not reached has no judgement.
+    is an error with the reason `SKIPPED`; one that was not reached has no judgement. Nobody is asked about two
+    responses with the same text: that is a tie.
 
     Args:
         pairs: what to judge, in this order; the ids differ.
@@ -83,7 +84,11 @@ def judge_by_hand(
                     pass
             finally:
                 server.shutdown()
-    return tuple(sitting.judgements)
+    return tuple(sitting.all_judgements())
+
+
+def _is_same(pair: Pair) -> bool:
+    return pair.response == pair.opponent
 
 
 class Sitting:
@@ -103,11 +108,16 @@ class Sitting:
                 raise UserError(f"{journal}: sample {sample_id} is about other texts than now; judge into another file")
         self._end_if_all_judged()
 
+    def all_judgements(self) -> list[Judgement]:
+        """The person's, and a tie for each pair with the same text twice."""
+        judged = {judgement.sample_id for judgement in self.judgements}
+        same = [pair.sample_id for pair in self._pairs if _is_same(pair) and pair.sample_id not in judged]
+        return [*self.judgements, *(Judgement(sample_id, "tie", text=IDENTICAL) for sample_id in same)]
+
     def state(self) -> dict[str, Any]:
         """What the page shows. Nothing in it tells the model's response from its opponent's."""
         with self._lock:
-            pair, done = self._next(), len(self.judgements)
-            left = len(self._pairs) - done
+            pair, done, left = self._next(), len(self.judgements), len(self._waiting())
             return {
                 "done": done,
                 "left": left,
@@ -157,8 +167,12 @@ class Sitting:
             return bool(self.judgements)
 
     def _next(self) -> Pair | None:
+        return next(iter(self._waiting()), None)
+
+    def _waiting(self) -> list[Pair]:
+        """What is to be shown yet."""
         judged = {judgement.sample_id for judgement in self.judgements}
-        return next((pair for pair in self._pairs if pair.sample_id not in judged), None)
+        return [pair for pair in self._pairs if pair.sample_id not in judged and not _is_same(pair)]
 
     def _order(self, pair: Pair) -> Order:
         return draw_order(self._seed, pair.sample_id)

@@ -13,6 +13,9 @@ Orders = Literal["both", "random"]
 VerdictFrom = Literal["text", "first_token"]
 """Whether a verdict is read from what the judge writes, or from the probabilities of its first token."""
 
+IDENTICAL = "(not asked: the two responses are the same)"
+"""What stands for the words of a judge that was not asked."""
+
 BOTH: tuple[Order, Order] = ("model_first", "opponent_first")
 
 

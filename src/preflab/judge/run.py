@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from preflab.judge.cache import ReplyCache
-from preflab.judge.orders import BOTH, Orders, VerdictFrom, draw_order
+from preflab.judge.orders import BOTH, IDENTICAL, Orders, VerdictFrom, draw_order
 from preflab.judge.parse import Failure, Reply, UnusableReplyError, read_reply
 from preflab.judge.questions import judge_prompt
 from preflab.records import Judgement, Order, Pair, outcome_of
@@ -15,8 +15,6 @@ from preflab.terminal import progress_bar
 
 Key = tuple[str, Order]
 Keep = Callable[[Sequence[Judgement]], None]
-
-IDENTICAL = "(not asked: the two responses are the same)"
 
 
 class Backend(Protocol):

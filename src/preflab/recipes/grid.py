@@ -8,9 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from preflab.analysis.as_run import Origin, trained_on
 from preflab.config import dump_settings, named
 from preflab.data.answers import is_answer_file
 from preflab.model.snapshots import snapshots_of, step_of
+from preflab.recipes.as_run import origin_of
 from preflab.recipes.judge import judge_pairs_with, make_judge, spec_of
 from preflab.recipes.judges import Maker
 from preflab.recipes.output import alone
@@ -21,6 +23,7 @@ from preflab.recipes.study_files import (
     answers_of,
     generate_for_study,
     keep_rows,
+    messages_of,
     pairs_of,
     read_files,
     side,
@@ -28,7 +31,7 @@ from preflab.recipes.study_files import (
 )
 from preflab.recipes.study_settings import GridSettings
 from preflab.records import UserError
-from preflab.rundir import read_json, write_json, write_manifest
+from preflab.rundir import read_json, read_jsonl, write_json, write_manifest
 from preflab.terminal import progress_bar
 
 
@@ -66,13 +69,15 @@ def run_grid(settings: GridSettings) -> GridResult:
     })  # fmt: skip
     # Each is made when it is first needed, after the first cell's responses, and then kept.
     makers = cache(lambda judge: make_judge(judge, settings, seed=settings.seed))
+    prompts = [messages_of(row) for row in read_jsonl(folder / "prompts.jsonl")]
+    origin = cache(lambda source: origin_of("model", source, prompts))
     failed: dict[str, str] = {}
     with progress_bar() as bar:
         task = bar.add_task("cells", total=len(cells), shown="")
         for cell in cells:
             bar.update(task, description=f"cells, now {cell.name}")
             try:
-                _fill(settings, cell, map(makers, judges), opponent)
+                _fill(settings, cell, map(makers, judges), opponent, origin(cell.entry.source))
             except UserError as error:
                 failed[cell.name] = str(error)
             bar.update(task, advance=1, shown=f"{len(failed)} failed" if failed else "")
@@ -144,7 +149,7 @@ def _write_opponent(settings: GridSettings) -> str:
     return name
 
 
-def _fill(settings: GridSettings, cell: Cell, makers: Iterable[Maker], opponent: str) -> None:
+def _fill(settings: GridSettings, cell: Cell, makers: Iterable[Maker], opponent: str, origin: Origin) -> None:
     """Generate and judge one cell, as far as it is not done."""
     folder = settings.out / "cells" / cell.name
     generate_for_study(
@@ -157,7 +162,8 @@ def _fill(settings: GridSettings, cell: Cell, makers: Iterable[Maker], opponent:
         num_return_sequences=settings.num_return_sequences if cell.temperature else 1,
     )
     pairs = pairs_of(folder / "responses.jsonl", settings.out / "opponent.jsonl")
-    facts = {"temperature": cell.temperature, "step": cell.step, "source": cell.entry.source}
+    facts: dict[str, object] = {"temperature": cell.temperature, "step": cell.step, "source": cell.entry.source}
+    facts["trained_on"] = trained_on({cell.name: origin})
     given: dict[str, Any] = {"model": cell.name, "opponent": opponent, "facts": facts, "overwrite": settings.overwrite}
     for maker in makers:
         judge_pairs_with(maker, pairs, folder / f"{maker.judge.name}.json", **given)

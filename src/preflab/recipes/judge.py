@@ -78,7 +78,7 @@ class JudgeResult:
         lines = [f"  {figures.samples} samples of {figures.prompts} prompts, the units of interval and test"]
         lines += [f"  {name:10} {count}" for name, count in counted.items()]
         if rate := found.win_rate:
-            lines.append(f"  win rate   {rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}] ({figures.definition})")
+            lines.append(f"  win rate   {rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}] ({found.definition})")
         if found.p_value is not None:
             lines.append(f"  sign test  p {p_value(found.p_value)} (prompts won against prompts lost)")
         if flips := found.flip_rate:

@@ -240,7 +240,9 @@ class HumanJudge:
         word = job.opponent_word
         if job.earlier and not job.journal.exists():  # of a file that was finished before all was judged
             by_id = {pair.sample_id: pair for pair in job.pairs}
-            write_jsonl(job.journal, [verdict_row(found, by_id[found.sample_id], word) for found in job.earlier])
+            judged = [(found, by_id[found.sample_id]) for found in job.earlier]
+            asked = [(found, pair) for found, pair in judged if pair.response != pair.opponent]
+            write_jsonl(job.journal, [verdict_row(found, pair, word) for found, pair in asked])
         return judge_by_hand(job.pairs, job.journal, opponent_word=word, seed=self.seed, announce=_announce)
 
     def is_final(self, job: Job) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field
 
+from preflab.analysis.definitions import MEAN_PREFERENCE, TIES_HALF
 from preflab.config import Positional, Settings, Values
 from preflab.data.columns import COLUMNS_HELP, ColumnNames
 from preflab.judge.orders import Orders, VerdictFrom
@@ -46,7 +47,8 @@ class AskingSettings(Settings):
     verdict_from: VerdictFrom = Field(
         default="text",
         description="text: the judge compares and then says its verdict; first_token: the probabilities of A and B as "
-        "its first token make a preference (the endpoint has to give log-probs).",
+        "its first token make a preference (the endpoint has to give log-probs). The win rate is the "
+        f"{TIES_HALF}; with first_token, the {MEAN_PREFERENCE}.",
     )
     judge_temperature: float | None = Field(
         default=0.0, ge=0, description="Sampling temperature of the judge; none: whatever the endpoint takes."

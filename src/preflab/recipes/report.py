@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from preflab.analysis.analyse import analyse
+from preflab.analysis.definitions import SHORT
 from preflab.analysis.experiment import HEAD as EXPERIMENT
 from preflab.analysis.frontier import HEAD as FRONTIER
 from preflab.analysis.frontier import Frontier, read_frontier
 from preflab.analysis.frontier_findings import reading
 from preflab.analysis.grid import read_grid
+from preflab.analysis.grid_findings import grid_findings
 from preflab.analysis.results import Analysis, Finding, GridCell
 from preflab.analysis.study_rows import read_study
 from preflab.analysis.wording import interval, percent
@@ -34,6 +37,7 @@ class ReportResult:
 
     def __str__(self) -> str:
         lines = [f"{_MARKS.get(finding.tone, ' ')} {finding.text}" for finding in self.analysis.findings]
+        lines += _meanings(contest.definition for contest in self.analysis.contests)
         return "\n".join([*lines, f"tables and figures: {self.report.parent / 'analysis'}", f"report: {self.report}"])
 
 
@@ -55,7 +59,9 @@ class GridResult:
             )
             for cell in self.cells
         ]
-        return "\n".join([*lines, f"tables and figures: {self.output_dir / 'analysis'}"])
+        said = [f"{_MARKS.get(found.tone, ' ')} {found.text}" for found in grid_findings(self.cells)]
+        lines += _meanings(cell.definition for cell in self.cells)
+        return "\n".join([*said, *lines, f"tables and figures: {self.output_dir / 'analysis'}"])
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,12 @@ class FrontierResult:
     def __str__(self) -> str:
         lines = [f"{_MARKS.get(finding.tone, ' ')} {finding.text}" for finding in self.findings]
         return "\n".join([*lines, f"tables and figures: {self.output_dir / 'analysis'}"])
+
+
+def _meanings(definitions: Iterable[str]) -> list[str]:
+    """Which win rate it is, or which ones they are."""
+    found = dict.fromkeys(definitions)
+    return [f"win rate{f' ({SHORT[each]})' if len(found) > 1 else ''}: {each}" for each in found]
 
 
 OF_ONE = (

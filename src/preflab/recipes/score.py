@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from preflab.analysis.definitions import ACCURACY, STD
 from preflab.analysis.statistics import draw_resamples, numbered, ratio_estimate, wilson
 from preflab.data.answers import apart
 from preflab.data.batches import plan_evaluation
@@ -63,9 +64,9 @@ class ScoreResult:
 
 _OF_A_SOURCE = ("rows", "prompts", "accuracy", "reward_mean", "reward_std")
 _MEANINGS = {
-    "accuracy": " (ties half)",
+    "accuracy": f" ({ACCURACY})",
     "accuracy_low": " (95 % interval over prompts)",
-    "reward_std": " (of the population: divided by n)",
+    "reward_std": f" ({STD})",
 }
 
 
@@ -122,6 +123,7 @@ def score_responses(settings: ScoreSettings) -> ScoreResult:
             summary = {
                 **_figures(settings.output, precision),
                 "precision": precision,
+                "definitions": {"accuracy": ACCURACY, "reward_std": STD},
                 "samples": extremes(read_jsonl(settings.output)),
                 "dropped": count_by_reason(dropped),
             }

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from preflab.analysis.definitions import ACCURACY, MEAN_PREFERENCE, STD, TIES_HALF
 from preflab.config import Positional, Settings, Values
 from preflab.data.columns import COLUMNS_HELP, ColumnNames
 from preflab.records import UserError
@@ -266,7 +267,8 @@ class ScoreSettings(Settings):
     """Rewards of responses, or of the ranked responses of preference data."""
 
     data: Annotated[tuple[str, ...], Positional()] = Field(
-        description="Sources to score: preference data, or files of responses such as `preflab generate` writes."
+        description="Sources to score: preference data, or files of responses such as `preflab generate` writes. Their "
+        f"accuracy is the {ACCURACY}; reward_std is the {STD} over all responses."
     )
     reward_model: str = Field(description="Hub id, folder or adapter folder of a reward model with one label.")
     chat_template: str | None = Field(
@@ -300,7 +302,8 @@ class WinrateSettings(Settings):
     """Win rates with intervals, computed again from the rows of verdict files."""
 
     files: Annotated[tuple[Path, ...], Positional()] = Field(
-        description="Verdict files: ours, finished or not, of the same layout, or AlpacaEval's annotations.json."
+        description="Verdict files: ours, finished or not, of the same layout, or AlpacaEval's annotations.json. The "
+        f"win rate of one is the {TIES_HALF}; of verdicts that are probabilities, the {MEAN_PREFERENCE}."
     )
     seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the bootstrap.")
     json_output: bool = Field(default=False, alias="json", description="Print JSON instead of tables.")

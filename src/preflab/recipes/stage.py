@@ -17,6 +17,7 @@ from accelerate.utils import parse_flag_from_env, set_seed
 from peft import PeftModel
 from torch import nn
 
+from preflab.analysis.definitions import definition_of
 from preflab.config import dump_settings
 from preflab.durable import CHECKSUMS, DamagedError, check_stage, digests
 from preflab.figures.curves import draw_curves
@@ -44,7 +45,8 @@ class TrainResult:
     metrics: dict[str, float]
 
     def __str__(self) -> str:
-        shown = [f"  {name:24} {value:.4g}" for name, value in self.metrics.items()]
+        meant = {name: f" ({found})" for name in self.metrics if (found := definition_of(name))}
+        shown = [f"  {name:24} {value:.4g}{meant.get(name, '')}" for name, value in self.metrics.items()]
         curves = self.output_dir / "training_curves.png"
         return "\n".join([*shown, f"model:  {self.model}", f"curves: {curves}"])
 
@@ -121,11 +123,12 @@ def finish_training(
         write_json(folder / "training_history.json", rows)
         draw_curves(rows, folder / "training_curves.png")
         write_json(folder / PROMPTS, training_prompts(splits))
-        overlap = splits.overlap
+        overlap, metrics = splits.overlap, _last_metrics(rows, step)
         write_json(folder / "result.json", {
             "model": str(model.relative_to(folder)),
             "step": step,
-            "metrics": _last_metrics(rows, step),
+            "metrics": metrics,
+            "definitions": {name: found for name in metrics if (found := definition_of(name))},
             "overlap": overlap and overlap.to_json(),
             "as_run": as_run(settings, splits, dtype, accelerator.mixed_precision),
         })  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
+from preflab.analysis.definitions import win_rate_head
 from preflab.analysis.file_agreement import FileAgreement, file_agreement
 from preflab.analysis.file_figures import FileFigures, file_figures, what_to_know
 from preflab.analysis.results import Contest, Estimate
@@ -77,12 +78,13 @@ def _verdict_files(files: Sequence[Path]) -> Sequence[Path]:
 
 # ---- as text -------------------------------------------------------------------------------------------------------
 
-_HEAD = ("file", "judge", "model", "against", "samples", "win", "tie", "loss", "error", "win rate", "length-controlled")
+_HEAD = ("file", "judge", "model", "against", "samples", "win", "tie", "loss", "error")
 
 
 def _table(files: Sequence[FileFigures]) -> list[str]:
     """One line for each file."""
-    rows: list[tuple[str, ...]] = [_HEAD]
+    head = win_rate_head(found.contest.definition for found in files)
+    rows: list[tuple[str, ...]] = [(*_HEAD, head, "length-controlled")]
     for found in files:
         contest = found.contest
         numbers = (found.samples, contest.wins, contest.ties, contest.losses, contest.errors)
@@ -106,7 +108,7 @@ def _details(found: FileFigures, warnings: Sequence[str]) -> list[str]:
         f"{found.samples} samples of {found.prompts} prompts",
         *(f"  {name:<18} {number:>6}  {_estimate(found.rates[name])}" for name, number in numbers.items()),
         *([f"  {'same text':<18} {found.same_text:>6}  samples whose two responses are one text: ties"] * has_same),
-        *(f"  {name:<18} {text}" for name, text in _facts(contest, found.definition).items() if text),
+        *(f"  {name:<18} {text}" for name, text in _facts(contest).items() if text),
         *(f"  warning: {line}" for line in warnings),
     ]
 
@@ -133,14 +135,14 @@ def _agreement(found: FileAgreement) -> list[str]:
     ]
 
 
-def _facts(contest: Contest, definition: str) -> dict[str, str]:
+def _facts(contest: Contest) -> dict[str, str]:
     """Figures in words, by name; empty where there is none."""
     if contest.win_rate is None or contest.wilson is None or contest.p_value is None:
         return {"win rate": "none: no sample has a usable judgement"}
     controlled, note = contest.length_controlled, contest.length_controlled_note
     return {
         "win rate": f"{_estimate(contest.win_rate)} by bootstrap, {_interval(*contest.wilson)} by Wilson",
-        "definition": definition,
+        "definition": contest.definition,
         "sign test": f"p {_p_value(contest.p_value)}, of prompts won against prompts lost",
         "flip rate": _with_n(contest.flip_rate, "judged in both orders and won by the other side in the other order"),
         "longer response": _with_n(contest.longer, "win rate where the model's response has more words"),

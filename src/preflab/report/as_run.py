@@ -7,6 +7,7 @@ from typing import Any
 
 from preflab.analysis.as_run import AsRun, Origin, Run
 from preflab.analysis.experiment import Training
+from preflab.analysis.study import Study
 from preflab.analysis.wording import NOTHING, listed
 from preflab.report.cells import Cell, Table
 from preflab.rundir import to_json
@@ -37,6 +38,17 @@ def as_run_tables(found: AsRun) -> tuple[Table, ...]:
     if found.prompts:
         tables.insert(0, _prompts(found))
     return tuple(tables)
+
+
+def overlap_remarks(study: Study) -> tuple[str, ...]:
+    """Whose held-out figures are partly of what was trained on."""
+    return tuple(
+        f"{name}: {found['prompts']:,} of {found['held_out_prompts']:,} held-out prompts, and {found['rows']:,} of "
+        f"{found['held_out_rows']:,} held-out rows, were trained on as well; held-out figures of this training say "
+        "less about new prompts."
+        for name, found in study.overlaps.items()
+        if found.get("prompts") or found.get("rows")
+    )
 
 
 def experiment_table(trainings: Sequence[Training], *, folded: bool) -> Table | None:

@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
+from preflab.analysis.definitions import win_rate_head
 from preflab.analysis.experiment import Experiment, PlanStage, Results, Training, swept
 from preflab.analysis.frontier import Frontier
 from preflab.analysis.frontier_findings import reading
 from preflab.analysis.grid_findings import grid_findings
 from preflab.analysis.results import Analysis, Contest, Finding, GridCell
 from preflab.analysis.study import Study
-from preflab.analysis.wording import NOTHING, duration, exact_percent, listed, number, p_value
+from preflab.analysis.wording import NOTHING, capital, duration, exact_percent, listed, number, p_value
 from preflab.figures.comparison import against_baseline, overview_panels
 from preflab.figures.frontier import frontier_figures
 from preflab.figures.grid import step_panels, temperature_panels
@@ -39,11 +40,17 @@ def first_findings(experiment: Experiment, results: Results) -> tuple[Finding, .
     if len(found) == 1:
         leading = list(next(iter(found.values())))
     else:
-        leading = [_named(name, said) for name, findings in found.items() for said in findings[:FIRST_WORDS]]
+        leading = [_named(name, said) for name, findings in found.items() for said in _first(findings, FIRST_WORDS)]
     told = leading[:MOST_FIRST]
     if len(leading) > len(told):
         told.append(Finding("More comparisons were made than can be told here; they stand below.", "neutral"))
     return (*told, *_missing(experiment, results))
+
+
+def _first(findings: Sequence[Finding], count: int) -> Sequence[Finding]:
+    """So many findings, with the warnings that stand before them and go with them."""
+    before = next((number for number, found in enumerate(findings) if found.tone != "warning"), 0)
+    return findings[: max(count, before + 1)]
 
 
 def _findings(results: Results) -> dict[str, tuple[Finding, ...]]:
@@ -117,9 +124,8 @@ def _comparisons(
     figures: list[Figure] = []
     for stage in stages[:MOST_DRAWN]:
         study, analysis = studies[stage.name]
-        # Warnings that stand before the verdict go with it.
-        first = 1 + next((n for n, found in enumerate(analysis.findings) if found.tone != "warning"), 0)
-        findings += analysis.findings[:LEADING] if alone else [_named(stage.name, f) for f in analysis.findings[:first]]
+        leading = [_named(stage.name, found) for found in _first(analysis.findings, 1)]
+        findings += analysis.findings[:LEADING] if alone else leading
         panels = overview_panels(study, analysis)[: min(len(against_baseline(study, analysis)), LEADING_PANELS)]
         if panels:
             drawn = panels_as_svg(panels, anchor("figure", stage.name))
@@ -130,7 +136,8 @@ def _comparisons(
         for contest in studies[stage.name][1].contests
         if contest.opponent == studies[stage.name][0].baseline
     ]
-    head = ("Report", "Model", "Judge", "Win rate", "Sign test, p", "Win rate at equal lengths")
+    told = [contest.definition for stage in stages for contest in studies[stage.name][1].contests]
+    head = ("Report", "Model", "Judge", capital(win_rate_head(told)), "Sign test, p", "Win rate at equal lengths")
     note = "The first column leads to the comparison’s own report, with every case."
     table = Table("Against the baseline", head, tuple(rows), note, folded=len(rows) > MOST_ROWS)
     return Section(
@@ -172,10 +179,12 @@ def _grid(stage: PlanStage, cells: Sequence[GridCell]) -> Section:
             Cell(cell.judge, f"against {cell.opponent}"),
             estimate(cell.win_rate, exact_percent, with_n=True),
             *(Cell(f"{count:,}") for count in (cell.wins, cell.ties, cell.losses, cell.errors)),
+            Cell(exact_percent(cell.empty)),
         )
         for cell in cells
     )
-    head = ("Model", "Temperature", "Judge", "Win rate", "Wins", "Ties", "Losses", "Errors")
+    rate = capital(win_rate_head(cell.definition for cell in cells))
+    head = ("Model", "Temperature", "Judge", rate, "Wins", "Ties", "Losses", "Errors", "Empty responses")
     table = Table("Every cell", head, rows, folded=len(rows) > 2 * MOST_ROWS)
     note = ("The stage failed; these are the cells that were judged.",) if stage.status == "failed" else ()
     return Section(

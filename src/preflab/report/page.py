@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from preflab.analysis.definitions import STD, TIES_HALF
 from preflab.analysis.results import Analysis
 from preflab.analysis.study import Study
 from preflab.figures.study_figures import ReportFigure, report_figures
@@ -40,6 +41,8 @@ def render(study: Study, analysis: Analysis, figures: Sequence[ReportFigure], ma
         findings=analysis.findings,
         sections=sections(study, analysis, figures),
         making=making(study, manifest),
+        definitions=list(dict.fromkeys(contest.definition for contest in analysis.contests)) or [TIES_HALF],
+        std=STD,
         overview=[panel for figure in figures if figure.section == "answer" for panel in figure.panels],
         cases=pack_cases(study),
         subsets=sorted({case.subset for case in study.cases if case.subset is not None}),

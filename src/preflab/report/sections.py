@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from preflab.analysis.definitions import STD_SHORT, win_rate_head
 from preflab.analysis.results import Analysis, Contest, Depth, Finding, ModelFigures
 from preflab.analysis.study import Judge, Study
-from preflab.analysis.wording import KINDS, NOTHING, SHARES, exact_percent, number, p_value, span
+from preflab.analysis.wording import KINDS, NOTHING, SHARES, capital, exact_percent, number, p_value, span
 from preflab.figures.study_figures import ReportFigure, ReportSection
-from preflab.report.as_run import TITLE, as_run_tables
+from preflab.report.as_run import TITLE, as_run_tables, overlap_remarks
 from preflab.report.cells import Cell, Table, estimate
 from preflab.rundir import to_json
 
@@ -72,7 +73,7 @@ def sections(study: Study, analysis: Analysis, figures: Sequence[ReportFigure]) 
         ),
         Section("diversity", "Diversity and defects", _diversity(analysis), figures=_figures("diversity", figures)),
         Section("subsets", "Subsets", _subsets(study, analysis), figures=_figures("subsets", figures)),
-        Section("training", "Training", figures=_figures("training", figures), remarks=_overlaps(study)),
+        Section("training", "Training", figures=_figures("training", figures), remarks=overlap_remarks(study)),
         Section("as-run", TITLE, as_run_tables(study.as_run)),
     ]
     return tuple(section for section in found if not section.is_empty)
@@ -87,15 +88,8 @@ def _figures(section: ReportSection, figures: Sequence[ReportFigure]) -> tuple[F
     return (*([Figure("", together)] if together else []), *folding)
 
 
-def _overlaps(study: Study) -> tuple[str, ...]:
-    """Whose held-out figures are partly of what was trained on."""
-    return tuple(
-        f"{name}: {found['prompts']:,} of {found['held_out_prompts']:,} held-out prompts, and {found['rows']:,} of "
-        f"{found['held_out_rows']:,} held-out rows, were trained on as well; held-out figures of this training say "
-        "less about new prompts."
-        for name, found in study.overlaps.items()
-        if found.get("prompts") or found.get("rows")
-    )
+def _win_rate_head(contests: Iterable[Contest]) -> str:
+    return capital(win_rate_head(contest.definition for contest in contests))
 
 
 def _signed(value: float) -> str:
@@ -122,11 +116,11 @@ def _scores(study: Study, analysis: Analysis) -> tuple[Table, ...]:
 def _score_table(judge: Judge, analysis: Analysis) -> Table:
     contests = [contest for contest in analysis.contests if contest.judge == judge.name]
     figures = {model.name: model for model in analysis.models}
-    score_head = ("Score, mean ± std (population)", "Difference") if judge.is_scorer else ()
+    score_head = (f"Score, mean ± {STD_SHORT}", "Difference") if judge.is_scorer else ()
     head = (
         "Model",
         *score_head,
-        "Win rate (ties half)",
+        _win_rate_head(contests),
         "Wilson interval",
         "Sign test, p",
         "Win rate at equal lengths",
@@ -156,7 +150,7 @@ def _difference(contest: Contest) -> Cell:
     cell = estimate(contest.difference, _signed)
     if contest.difference_std is None:
         return cell
-    return Cell(cell.text, f"{cell.detail} · std {number(contest.difference_std)}")
+    return Cell(cell.text, f"{cell.detail} · {STD_SHORT} {number(contest.difference_std)}")
 
 
 def _win_rates(contest: Contest) -> tuple[Cell, ...]:
@@ -220,7 +214,14 @@ def _lengths(study: Study, analysis: Analysis) -> tuple[Table, ...]:
     )
     tables = [Table("Length of a response, mean", ("Model", "Words", "Characters", "Tokens", *correlations), models)]
     if rates:
-        head = ("Model", "Judge", "Win rate", "Where its answer is longer", "Where it is shorter", "At equal lengths")
+        head = (
+            "Model",
+            "Judge",
+            _win_rate_head(analysis.contests),
+            "Where its answer is longer",
+            "Where it is shorter",
+            "At equal lengths",
+        )
         tables.append(Table("Does the longer answer win?", head, rates))
     return tuple(tables)
 
@@ -298,7 +299,7 @@ def _depth(depth: Depth) -> Table:
         f"On preference data {depth.scorer} ranks {exact_percent(depth.accuracy.value)} of {depth.accuracy.n} pairs as "
         f"people did ({span(depth.accuracy.low, depth.accuracy.high, exact_percent)}); “the longer one is better” "
         f"would reach {exact_percent(depth.length_accuracy)}. Its scores there: {number(depth.mean)} ± "
-        f"{number(depth.std)}, 98\u00a0% of them from {number(depth.low)} to {number(depth.high)}."
+        f"{number(depth.std)} ({STD_SHORT}), 98\u00a0% of them from {number(depth.low)} to {number(depth.high)}."
     )
     head = ("Model", "Mean score, in standard deviations from preference data", "Scores outside that range")
     return Table(f"Is {depth.scorer} out of its depth?", head, rows, note)
@@ -339,7 +340,7 @@ def _subsets(study: Study, analysis: Analysis) -> tuple[Table, ...]:
         )
         if rows:
             head = ("Subset", *(f"{contest.model} against {contest.opponent}" for contest in contests))
-            tables.append(Table(f"Win rate by subset, {judge.name}", head, rows))
+            tables.append(Table(f"{_win_rate_head(contests)} by subset, {judge.name}", head, rows))
     return tuple(tables)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from preflab.analysis.as_run import trained_on
+from preflab.analysis.definitions import SHORT, STD, definition_of
 from preflab.analysis.results import Analysis, Contest, Estimate
 from preflab.analysis.study import Study, score_difference, verdict
 from preflab.rundir import write_json, write_text
@@ -97,12 +98,13 @@ def summary(study: Study, analysis: Analysis) -> Row:
         found["score_diff_mean"] = contest.difference.value if contest.difference else None
         found["score_diff_std"] = contest.difference_std
         found["win_rate"] = contest.win_rate.value if contest.win_rate else None
+        found["definitions"] = {"win_rate": contest.definition, "score_std": STD, "score_diff_std": STD}
     return found
 
 
 # ---- every figure --------------------------------------------------------------------------------------------------
 
-_FIGURE_COLUMNS = ("model", "opponent", "judge", "subset", "metric", "value", "low", "high", "n")
+_FIGURE_COLUMNS = ("model", "opponent", "judge", "subset", "metric", "value", "low", "high", "n", "definition")
 
 
 def figure_rows(analysis: Analysis) -> Iterator[Row]:
@@ -140,33 +142,41 @@ def figure_rows(analysis: Analysis) -> Iterator[Row]:
 
 def _contest_figures(contest: Contest) -> Iterator[Row]:
     own = {"model": contest.model, "opponent": contest.opponent, "judge": contest.judge}
+    rated = {**own, "definition": contest.definition}
     counts = {"wins": contest.wins, "ties": contest.ties, "losses": contest.losses, "errors": contest.errors}
     yield from _rows(own, **counts)
     if contest.win_rate and contest.wilson:
         wilson = Estimate(contest.win_rate.value, *contest.wilson, contest.win_rate.n)
-        yield from _rows(own, win_rate=contest.win_rate, win_rate_wilson=wilson)
+        yield from _rows(rated, win_rate=contest.win_rate, win_rate_wilson=wilson)
+    yield from _rows(rated, win_rate_longer=contest.longer, win_rate_shorter=contest.shorter)
     yield from _rows(
         own,
         sign_test_p_value=contest.p_value,
         length_controlled_win_rate=contest.length_controlled,
-        win_rate_longer=contest.longer,
-        win_rate_shorter=contest.shorter,
         flip_rate=contest.flip_rate,
         score_diff_mean=contest.difference,
         score_diff_std=contest.difference_std,
     )
     for subset, rate in contest.subsets.items():
-        yield from _rows({**own, "subset": subset}, win_rate=rate)
+        yield from _rows({**rated, "subset": subset}, win_rate=rate)
     for longer_by, rate in contest.by_length.items():
-        yield from _rows({**own, "subset": f"{longer_by} words"}, win_rate_by_length=rate)
+        yield from _rows({**rated, "subset": f"{longer_by} words"}, win_rate_by_length=rate)
 
 
 def _rows(whose: Mapping[str, str], **metrics: Estimate | float | None) -> Iterator[Row]:
     for metric, value in metrics.items():
+        says = {"definition": found} if (found := definition_of(metric)) else {}
         if isinstance(value, Estimate):
-            yield {**whose, "metric": metric, "value": value.value, "low": value.low, "high": value.high, "n": value.n}
+            yield {
+                **whose,
+                "metric": metric,
+                "value": value.value,
+                "low": value.low,
+                "high": value.high,
+                "n": value.n,
+            } | says
         elif value is not None:
-            yield {**whose, "metric": metric, "value": value}
+            yield {**whose, "metric": metric, "value": value} | says
 
 
 def contest_row(contest: Contest) -> Row:
@@ -180,6 +190,7 @@ def contest_row(contest: Contest) -> Row:
         "losses": contest.losses,
         "errors": contest.errors,
         "win_rate": contest.win_rate,
+        "definition": SHORT[contest.definition],
         "length_controlled": contest.length_controlled,
         "p_value": contest.p_value,
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from preflab.analysis.definitions import SHORT
 from preflab.analysis.results import Estimate, GridCell
 from preflab.analysis.wording import NOTHING, exact_percent, p_value
 from preflab.rundir import write_text
@@ -38,6 +39,9 @@ def grid_row(cell: GridCell) -> Row:
         "losses": cell.losses,
         "errors": cell.errors,
         "win_rate": cell.win_rate,
+        "definition": SHORT[cell.definition],
+        "empty_responses": cell.empty,
+        "prompts_trained_on": cell.trained_on.prompts if cell.trained_on else None,
     }
 
 
