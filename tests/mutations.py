@@ -12,8 +12,9 @@ import random
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -131,6 +132,25 @@ def changed(value: Any, chance: random.Random) -> Any:
     else:
         parent[last] = copy.deepcopy(chance.choice(ODD))
     return value
+
+
+def spoiled(path: Path, chance: random.Random) -> bytes:
+    """What a file would hold after damage: by value, where it is JSON and chance will have it so, else by bytes."""
+    content = path.read_bytes()
+    with suppress(ValueError):
+        if path.suffix == ".json" and chance.random() < 0.5:
+            return as_json(changed(json.loads(content), chance))
+        if path.suffix == ".jsonl" and chance.random() < 0.5:
+            return as_lines(changed([json.loads(line) for line in content.splitlines()], chance) or [{}])
+    return broken(content, chance)
+
+
+def damage(path: Path, chance: random.Random) -> None:
+    """Spoil a file where it stands; or, one time of eight, remove it."""
+    if chance.random() < 1 / 8:
+        path.unlink()
+    else:
+        path.write_bytes(spoiled(path, chance))
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

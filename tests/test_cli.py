@@ -198,6 +198,16 @@ def test_a_mistake_found_on_the_way_is_told_without_traceback_or_control_charact
 
 
 @pytest.mark.parametrize(
+    "words", [("echo", "\udcff\x1b[2J", "--sead"), ("\x1b[2J\udcff",), ("echo", "--seed", "\x1b\udcff")]
+)
+def test_words_that_cannot_be_written_are_told_escaped(call: Call, words: tuple[str, ...]) -> None:
+    ended = call(*words)
+    assert (ended.code, ended.out) == (2, "")
+    assert "\x1b" not in ended.err
+    assert "Error: " in ended.err
+
+
+@pytest.mark.parametrize(
     ("error", "said"),
     [
         ("read-only", "runs/toy: read-only file system; choose a place that can be written"),

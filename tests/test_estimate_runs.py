@@ -11,13 +11,13 @@ import pytest
 import torch
 from tiny_runs import run, settings, write_model
 
+from preflab.durable import read_metrics
 from preflab.experiments import training
 from preflab.experiments.lookup import Lookup, Notes
 from preflab.experiments.plan import Plan, PlannedStage
 from preflab.experiments.training import course_of, training_need
 from preflab.experiments.work import Tokens
 from preflab.model.responses import ResponseLogps, ResponseRewards
-from preflab.train.journal import read_metrics
 
 # Uneven on purpose: epochs that end within a step, rows that are drawn and split, evaluations that fall on few steps.
 UNEVEN: dict[str, Any] = {

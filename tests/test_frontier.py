@@ -123,13 +123,12 @@ def test_tables_hold_every_point_and_every_policy(tmp_path: Path) -> None:
 # ---- on disk ----
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def write_frontier(place: Path) -> Path:
     """A frontier of one policy, as the command leaves it."""
     reference = [{"row": row, "sample": s, "gold": s / 2, "proxy": float(s)} for row in (3, 7) for s in range(4)]
-    write_jsonl(tmp_path / "prompts.jsonl", [{"row": 3}, {"row": 7}])
-    write_jsonl(tmp_path / "responses" / "dpo.jsonl", ROWS)
-    write_jsonl(tmp_path / "reference.jsonl", reference)
+    write_jsonl(place / "prompts.jsonl", [{"row": 3}, {"row": 7}])
+    write_jsonl(place / "responses" / "dpo.jsonl", ROWS)
+    write_jsonl(place / "reference.jsonl", reference)
     policy = {"name": "dpo", "objective": "dpo", "settings": {"beta": 0.1}, "seed": 0, "source": "runs/dpo"}
     head: dict[str, Any] = {
         "reference": "runs/sft",
@@ -138,8 +137,13 @@ def folder(tmp_path: Path) -> Path:
         "policies": [policy | policy_measures(ROWS, [3, 7], samples=2, lowest=0.0).figures()],
         "best_of_n": [{"of": n, **best_of_measures(reference, [3, 7], n, lowest=0.0).figures()} for n in (1, 2, 4)],
     }
-    write_json(tmp_path / "frontier.json", head)
-    return tmp_path
+    write_json(place / "frontier.json", head)
+    return place
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_frontier(tmp_path)
 
 
 def test_a_frontier_is_read_from_its_rows(folder: Path) -> None:

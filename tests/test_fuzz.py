@@ -16,10 +16,13 @@ from typing import Any
 import pytest
 import tiny_runs
 import yaml
-from mutations import as_json, as_lines, broken, call, changed, complaint
+from hand_experiments import stage, write_experiment, write_grid, write_study, write_training
+from mutations import as_json, as_lines, broken, call, changed, complaint, damage
+from test_frontier import write_frontier
 from test_winrate import write as write_verdicts
 
 from preflab import cli
+from preflab.figures import style
 
 pytestmark = pytest.mark.fuzz
 
@@ -227,30 +230,53 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-@blocks(300)
+def folders_of_studies(place: Path, compared: Path) -> Path:
+    """A comparison, a grid, a frontier and an experiment that are finished, in one folder."""
+    shutil.copytree(compared, place / "compare")
+    write_grid(place / "grid", {("sft", None, 0.5): "wltw", ("dpo", 10, 0.5): "wwle", ("dpo", 10, 1.0): "ltww"})
+    write_frontier(place / "frontier")
+    stages = [
+        stage("dpo", "train dpo", variant={"beta": "0.1"}),
+        stage("study", "compare", after=["dpo"]),
+        stage("cells", "grid", after=["dpo"], status="failed", reason="no such model"),
+    ]
+    write_experiment(place / "experiment", stages)
+    write_training(place / "experiment" / "dpo")
+    write_study(place / "experiment" / "study", "wwtlw")
+    write_grid(place / "experiment" / "cells", {("dpo", None, 1.0): "wtlw"})
+    return place
+
+
+STUDIES = ("compare", "grid", "frontier", "experiment")
+
+
+@blocks(400)
 def test_studies(first: int, compared: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """One file of a finished study is broken: its report is made of what is whole, or refused."""
-    monkeypatch.setattr("preflab.recipes.report.draw_figures", lambda *_: None)
-    files = sorted(
-        path.relative_to(compared)
-        for path in compared.rglob("*.json*")
-        if "analysis" not in path.relative_to(compared).parts and path.stat().st_size < 200_000
-    )
-    assert len(files) > 5
+    as_svg = style.as_svg
+    for name in ("draw_figures", "draw_grid", "draw_frontier"):
+        monkeypatch.setattr(f"preflab.recipes.report.{name}", lambda *_: None)
+    folder, whole = tmp_path / "studies", folders_of_studies(tmp_path / "whole", compared)
     for seed, chance in seeds(first, "studies"):
-        folder = tmp_path / f"study-{seed}"
-        shutil.copytree(compared, folder)
-        path = folder / chance.choice(files)
-        content = path.read_bytes()
-        if path.suffix == ".json" and chance.random() < 0.5:
-            path.write_bytes(as_json(changed(json.loads(content), chance)))
-        elif path.suffix == ".jsonl" and chance.random() < 0.5:
-            path.write_bytes(as_lines(changed([json.loads(line) for line in content.splitlines()], chance) or [{}]))
-        else:
-            path.write_bytes(broken(content, chance))
+        drawn = as_svg if seed % 10 == 0 else lambda *_, **__: "<svg></svg>"  # most of the time goes into pictures
+        monkeypatch.setattr("preflab.figures.style.as_svg", drawn)
+        shutil.copytree(whole / (kind := chance.choice(STUDIES)), folder)
+        path = folder / chance.choice(read_by_reports(folder))
+        damage(path, chance)
         ended = call(capsys, "report", str(folder))
-        assert complaint(ended) is None, f"seed {seed}, {path.name}: {complaint(ended)}"
+        where = f"seed {seed}, {kind}, {path.relative_to(folder)}"
+        assert complaint(ended) is None, f"{where}: {complaint(ended)}"
+        if (
+            ended.code == 0 and path.exists() and kind != "experiment"
+        ):  # whose page says which of its stages cannot be read
+            assert independent(path.read_bytes(), path.suffix) is not None, f"{where}: reported, but it is not JSON"
         shutil.rmtree(folder)
+
+
+def read_by_reports(folder: Path) -> list[Path]:
+    """The files of a study from which its report is made."""
+    names = (path.relative_to(folder) for path in folder.rglob("*.json*") if path.stat().st_size < 200_000)
+    return sorted(name for name in names if "analysis" not in name.parts and ".manifest" not in name.name)
 
 
 # ---- the command line's own words ----

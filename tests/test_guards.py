@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from preflab.cli import main
+from preflab.durable import read_metrics
 from preflab.model.load import load_model
 from preflab.model.prefix import PrefixBatch, prefix_batch
 from preflab.model.responses import ResponseLogps, ResponseRewards
@@ -28,7 +29,6 @@ from preflab.recipes.preference_settings import PREFERENCE_SETTINGS, DPOSettings
 from preflab.recipes.preferences import falling_chosen
 from preflab.records import UserError
 from preflab.train import checkpoint
-from preflab.train.journal import read_metrics
 
 LN_2 = math.log(2)
 TABLE: Any = OBJECTIVES

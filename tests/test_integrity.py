@@ -16,7 +16,7 @@ from tiny_runs import LORA, run, write_model
 
 from preflab import durable
 from preflab.data.answers import read_answers
-from preflab.durable import CHECKSUMS, DamagedError, check_files, check_model, digests, whole_folder
+from preflab.durable import CHECKSUMS, DamagedError, check_files, check_model, digests, read_metrics, whole_folder
 from preflab.model.load import load_model
 from preflab.recipes import fit, reference
 from preflab.recipes.generate import generate_responses
@@ -24,7 +24,6 @@ from preflab.recipes.output import beside
 from preflab.recipes.settings import GenerateSettings, MergeSettings
 from preflab.records import UserError
 from preflab.rundir import read_json, write_json
-from preflab.train.journal import read_metrics
 
 # ---- folders -------------------------------------------------------------------------------------------------------
 
@@ -191,10 +190,12 @@ def test_rows_that_are_not_as_they_were_written_are_not_used(how: str, trained: 
     assert settings.output.read_bytes() == whole
 
 
-@pytest.mark.parametrize("line", ['{"loss": 1}', '{"step": "2"}', '{"step": null}'])
+@pytest.mark.parametrize(
+    "line", ['{"loss": 1}', '{"step": "2"}', '{"step": null}', '{"step": 2, "loss": []}', '{"step": -1}']
+)
 def test_metrics_without_a_step_are_one_message(line: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n' + line + "\n")
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: `step` is missing or no number"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: `(step|loss)` is missing or no number"):
         read_metrics(tmp_path)
 
 

@@ -15,9 +15,11 @@ from tiny_runs import COMMANDS, settings
 from preflab.recipes.compare import compare_models
 from preflab.recipes.generate import generate_responses
 from preflab.recipes.grid import run_grid
+from preflab.recipes.merge import merge_adapter
 from preflab.recipes.output import alone_with
+from preflab.recipes.sandbox import write_sandbox
 from preflab.recipes.score import score_responses
-from preflab.recipes.settings import GenerateSettings, ScoreSettings
+from preflab.recipes.settings import GenerateSettings, MergeSettings, SandboxSettings, ScoreSettings
 from preflab.recipes.study_settings import CompareSettings, GridSettings
 from preflab.records import UserError
 from preflab.rundir import open_stage
@@ -46,7 +48,13 @@ def commands(folder: Path) -> dict[str, tuple[Path, object, object]]:
     score = ScoreSettings(reward_model="nobody", data=(nothing,), output=folder / "s.jsonl")
     compare = CompareSettings(models=("a=nobody", "b=nobody"), out=folder / "study")
     grid = GridSettings(models=("a=nobody",), judge=("gold",), out=folder / "grid")
+    merge = MergeSettings(adapter=folder / "adapter", output_dir=folder / "merged")
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text('{"base_model_name_or_path": "nobody"}')
+    sandbox = SandboxSettings(output_dir=folder / "sandbox")
     return training | {
+        "merge": (folder / "merged" / "stage.json", merge_adapter, merge),
+        "sandbox": (folder / "sandbox" / "stage.json", write_sandbox, sandbox),
         "generate": (folder / "r.jsonl", generate_responses, generate),
         "score": (folder / "s.jsonl", score_responses, score),
         "compare": (folder / "study" / "study.json", compare_models, compare),
@@ -55,7 +63,7 @@ def commands(folder: Path) -> dict[str, tuple[Path, object, object]]:
 
 
 @pytest.mark.parametrize(
-    "name", ["train sft", "train reward", "train dpo", "train kto", "generate", "score", "compare"]
+    "name", ["train sft", "train reward", "train dpo", "train kto", "generate", "score", "compare", "merge", "sandbox"]
 )
 def test_the_second_of_two_is_refused(name: str, tmp_path: Path) -> None:
     place, recipe, given = commands(tmp_path)[name]

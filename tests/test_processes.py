@@ -14,8 +14,8 @@ import torch
 from tiny_runs import arguments, history, run, weights, write_model
 
 from preflab.cli import main
+from preflab.durable import read_metrics
 from preflab.recipes import reward, stage
-from preflab.train.journal import read_metrics
 
 # Nine rows to evaluate on by fives, and 20 to train on by threes: each process has passes without rows, and a step may
 # have an odd number of batches.

@@ -16,6 +16,7 @@ from tiny_models import tiny_model
 from tiny_runs import LORA, history, run, settings
 from torch import Tensor
 
+from preflab.durable import read_metrics
 from preflab.model.load import load_model
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseLogps
@@ -24,7 +25,6 @@ from preflab.recipes import preferences as preferences_recipe
 from preflab.recipes import reference as reference_recipe
 from preflab.recipes.data import load_splits, load_template
 from preflab.records import UserError
-from preflab.train.journal import read_metrics
 from preflab.train.rows import RankedRows
 
 LN_2 = math.log(2)

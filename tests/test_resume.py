@@ -16,6 +16,7 @@ import torch
 from tiny_models import tiny_model
 from tiny_runs import history, run, steer, write_model
 
+from preflab.durable import read_metrics
 from preflab.model.adapters import add_lora
 from preflab.model.load import load_model
 from preflab.recipes import model as model_recipe
@@ -24,7 +25,7 @@ from preflab.records import UserError
 from preflab.train import checkpoint as checkpoint_module
 from preflab.train import journal as journal_module
 from preflab.train.checkpoint import Checkpoints
-from preflab.train.journal import Journal, read_metrics
+from preflab.train.journal import Journal
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 

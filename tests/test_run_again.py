@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from fake_stages import CALLS, FAILING, LEARNED, refused, start, statuses, write
 from preflab.cli import main
 from preflab.experiments.inputs import inputs_of
 from preflab.experiments.plan import read_plan
+from preflab.recipes.output import beside
 from preflab.records import DisagreementError
-from preflab.rundir import read_json
+from preflab.rundir import digest_file, read_json, write_json, write_jsonl
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +144,63 @@ def test_a_study_whose_file_is_gone_is_gathered_again_and_kept() -> None:
     start(overwrite=True)
     assert CALLS == ["gather", "report"]
     assert Path("out/gather/left").exists()
+
+
+def rows_of_a_study(folder: Path, **data: str) -> Path:
+    """A finished file of rows, as commands leave it."""
+    rows = folder / "verdicts" / "x.jsonl"
+    write_jsonl(rows, [{"row": 1}])
+    write_json(beside(rows, "manifest.json"), {"settings": {}, "data": data, "sha256": digest_file(rows)})
+    return rows
+
+
+@pytest.mark.parametrize("how", [b"", b'{"row": 2}\n', b"\0" * 11])
+def test_damaged_rows_of_a_study_are_made_anew_where_that_is_wanted(how: bytes) -> None:
+    write()
+    start()
+    rows, whole = rows_of_a_study(Path("out/gather")), rows_of_a_study(Path("out/gather/other"))
+    start(overwrite=True)
+    assert CALLS == []
+    rows.write_bytes(how)
+    start(overwrite=True)
+    assert CALLS == ["gather", "report"]
+    assert not rows.exists()
+    assert whole.exists()
+
+
+@pytest.mark.parametrize("manifest", [None, "{"])
+def test_damaged_verdicts_of_a_person_are_kept(manifest: str | None) -> None:
+    write()
+    start()
+    rows = rows_of_a_study(Path("out/gather"), judge="human")
+    if manifest is not None:
+        beside(rows, "manifest.json").write_text(manifest)
+    rows.write_bytes(b"damaged")
+    start(overwrite=True)
+    assert [path.read_bytes() for path in rows.parent.iterdir()] == [b"damaged"]
+    assert not rows.exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"stages": {"first": 3}, "files": {}}', '{"stages": {}}'])
+def test_a_damaged_record_of_inputs_is_one_message_that_says_what_to_do(text: str) -> None:
+    write()
+    start()
+    Path("out/inputs.json").write_text(text)
+    assert re.search(r"inputs\.json: (not valid JSON|is not as it was written)", refused(overwrite=True))
+    Path("out/inputs.json").unlink()
+    start()
+    assert statuses().keys() == {"gather", "first", "second", "apart"}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"stages": 3}', '{"stages": [{"name": "first"}]}'])
+def test_a_damaged_list_of_stages_is_written_anew(text: str) -> None:
+    write()
+    start()
+    whole = {name for name, status in statuses().items() if status == "done"}
+    Path("out/experiment.json").write_text(text)
+    start()
+    assert CALLS == ["report"]
+    assert statuses().keys() == whole
 
 
 @pytest.mark.parametrize(

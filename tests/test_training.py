@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from tiny_runs import HELD_OUT, TRAIN, history, run, settings, steer, weights, write_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from preflab.durable import read_metrics
 from preflab.recipes.data import load_splits, load_template
 from preflab.recipes.fit import _adamw, _more_is_better, _start_trackers
 from preflab.recipes.stage import TrainResult
 from preflab.records import UserError
 from preflab.train.checkpoint import Checkpoints, Progress
-from preflab.train.journal import read_metrics
 from preflab.train.rows import RankedRows
 
 LN_2 = math.log(2)

@@ -13,12 +13,12 @@ import torch
 from tiny_runs import history, run, settings, write_model
 
 from preflab.data.batches import plan_training, tenth
+from preflab.durable import read_metrics
 from preflab.failures import explain_failure, is_out_of_memory
 from preflab.recipes import fit
 from preflab.recipes.output import explaining_memory
 from preflab.records import UserError
 from preflab.rundir import differences
-from preflab.train.journal import read_metrics
 
 
 @pytest.fixture(scope="module")

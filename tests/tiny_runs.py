@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
+from preflab.durable import read_metrics
 from preflab.recipes import fit
 from preflab.recipes.preference_settings import PREFERENCE_SETTINGS
 from preflab.recipes.preferences import train_preferences
@@ -17,7 +18,6 @@ from preflab.recipes.settings import RewardSettings, SFTSettings
 from preflab.recipes.sft import train_sft
 from preflab.recipes.stage import TrainResult
 from preflab.sandbox.tiny import build_tiny_model
-from preflab.train.journal import read_metrics
 
 TRAIN = "sandbox:preferences?rows=20&seed=1"
 HELD_OUT = "sandbox:preferences?rows=9&seed=1&split=test"
@@ -91,5 +91,9 @@ def history(folder: Path, name: str) -> list[float]:
 
 def weights(folder: Path) -> dict[str, Tensor]:
     """Of a saved model, or of an adapter."""
+    return load_file(weights_file(folder))
+
+
+def weights_file(folder: Path) -> Path:
     (path,) = folder.glob("*.safetensors")
-    return load_file(path)
+    return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -226,7 +227,9 @@ def _exit_code(arguments: Sequence[str] | None, commands: Mapping[str, Command])
         return 130
     except click.ClickException as error:
         if is_main_process():
-            error.show()
+            shown = io.StringIO()  # it quotes the words of the command line, which can hold anything
+            error.show(shown)
+            _complain(shown.getvalue())
         return error.exit_code
     except UserError as error:
         _complain(f"Error: {error}")

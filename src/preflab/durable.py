@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from preflab.records import UserError
-from preflab.rundir import digest_file, read_json, stage_state, write_json
+from preflab.rundir import digest_file, read_json, read_jsonl, stage_state, sync, write_json
 from preflab.terminal import say
 
 CHECKSUMS = "checksums.json"
@@ -41,20 +40,6 @@ def put_in_place(unfinished: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
     sync(folder.parent)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the list of what a folder holds, has reached the disk."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows keeps its folders by itself, and cannot be asked to
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        if not path.is_dir():  # some network file systems know no such thing for folders
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def digests(folder: Path, only: Iterable[Path] | None = None) -> dict[str, str]:
@@ -154,3 +139,24 @@ def _digest_once(path: Path) -> str:
     if key not in _KNOWN:
         _KNOWN[key] = digest_file(path)
     return _KNOWN[key]
+
+
+METRICS = "metrics.jsonl"
+
+
+def read_metrics(folder: Path, name: str = METRICS) -> list[dict[str, float]]:
+    """The lines of a training's metrics, in order; each has its `step`, and numbers (or null) beside it.
+
+    Raises UserError with the line's number for any other.
+    """
+    path = folder / name
+    rows = list(read_jsonl(path)) if path.exists() else []
+    for number, row in enumerate(rows, start=1):
+        strange = [key for key, value in row.items() if value is not None and type(value) not in (int, float)]
+        if type(row.get("step")) is not int or not 0 <= row["step"] < 2**63:
+            strange = ["step"]
+        if strange:
+            raise UserError(
+                f"{path}, line {number}: `{strange[0]}` is missing or no number; remove the file, or overwrite the run"
+            )
+    return rows

@@ -11,12 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from preflab.records import UserError
-from preflab.rundir import home_path
 
 FAILURES = (Exception, SystemExit)
 """What can come out of a user's own function: to exit would end preflab as if all were well."""
 
 _SPEC = re.compile(r"(?P<path>.+\.py)(?::(?P<function>\w*))?")
+
+
+def home_path(text: str) -> Path:
+    """A path as it was typed, with the folder of a user in place of `~`.
+
+    Raises UserError where there is no such user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        user = text.split("/")[0]
+        raise UserError(f"{text}: there is no user {user[1:]!r} here, whose folder {user} could be") from None
 
 
 def names_function(text: str) -> bool:

@@ -21,6 +21,9 @@ DEEPEST = 50
 MOST_VALUES = 100_000
 """Values in a file, those that an alias (`*name`) repeats counted each time: a few lines can stand for billions."""
 
+LONGEST_NUMBER = 4300
+"""Digits of a whole number, as Python has it."""
+
 _TOO_DEEP = f"more than {DEEPEST} lists and mappings lie within one another"
 
 
@@ -56,6 +59,8 @@ class _Loader(yaml.SafeLoader):
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             tag = node.tag.replace("tag:yaml.org,2002:", "!!")
             problem = f"{shown(node.value)} cannot be read as {tag}"
+            if tag == "!!int" and isinstance(node.value, str) and len(node.value) > LONGEST_NUMBER:
+                problem = f"a whole number of {len(node.value)} digits is too long: {LONGEST_NUMBER} are the most"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -156,5 +161,5 @@ def shown(value: object) -> str:
     try:
         text = "nothing" if value is None else repr(value)
     except ValueError:  # Python does not write out whole numbers of more than 4,300 digits
-        return "a whole number of more than 4300 digits"
+        return f"a whole number of more than {LONGEST_NUMBER} digits"
     return text if len(text) <= 80 else text[:79] + "…"

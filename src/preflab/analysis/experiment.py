@@ -8,6 +8,7 @@ FOLDER/            a training (`metrics.jsonl`), a comparison (`study.json`), a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,10 @@ from preflab.analysis.grid import read_grid
 from preflab.analysis.results import Analysis, GridCell
 from preflab.analysis.study import Study
 from preflab.analysis.study_rows import read_study
+from preflab.durable import METRICS, read_metrics
 from preflab.records import DisagreementError, UserError
-from preflab.rundir import read_json, read_jsonl
+from preflab.rundir import read_json
+from preflab.yaml_files import shown
 
 HEAD = "experiment.json"
 
@@ -122,23 +125,28 @@ def read_experiment(folder: Path) -> Experiment:
     try:
         stages = tuple(_stage(folder, entry) for entry in head["stages"])
         return Experiment(folder, str(head["name"]), str(head["title"]), str(head["description"]), stages)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise UserError(f"{path}: not an experiment that this version wrote ({error!r})") from error
 
 
 def _stage(folder: Path, entry: Mapping[str, Any]) -> PlanStage:
     if entry["status"] not in get_args(Status):
         raise TypeError(f"status {entry['status']!r}")
+    seconds, reason = entry["seconds"], entry["reason"]
+    if not (seconds is None or (type(seconds) in (int, float) and 0 <= seconds < math.inf)):
+        raise TypeError(f"seconds {shown(seconds)}")
+    if not (reason is None or isinstance(reason, str)) or "\0" in entry["folder"]:
+        raise TypeError(f"reason {shown(reason)}, folder {shown(entry['folder'])}")
     return PlanStage(
         name=str(entry["name"]),
         group=str(entry["group"]),
         command=str(entry["command"]),
         folder=folder / entry["folder"],
         variant=dict(entry["variant"]),
-        after=tuple(entry["after"]),
+        after=tuple(map(str, entry["after"])),
         status=entry["status"],
-        seconds=None if entry["seconds"] is None else float(entry["seconds"]),
-        reason=entry["reason"],
+        seconds=None if seconds is None else float(seconds),
+        reason=reason,
     )
 
 
@@ -162,7 +170,7 @@ def read_results(experiment: Experiment) -> Results:
                 studies[stage.name] = (study, analyse(study))
             if (stage.folder / FRONTIER).exists():
                 frontiers[stage.name] = read_frontier(stage.folder)
-            if (stage.folder / "metrics.jsonl").exists():
+            if (stage.folder / METRICS).exists():
                 trainings.append(_training(stage))
         except UserError as error:
             unreadable[stage.name] = str(error)
@@ -175,8 +183,7 @@ def _training(stage: PlanStage) -> Training:
     path = stage.folder / "result.json"
     result = read_json(path) if path.exists() else {}
     told = result.get("as_run") if isinstance(result, dict) else None
-    metrics = tuple(read_jsonl(stage.folder / "metrics.jsonl"))
-    return Training(stage, metrics, told if isinstance(told, dict) else {})
+    return Training(stage, tuple(read_metrics(stage.folder)), told if isinstance(told, dict) else {})
 
 
 def swept(stages: Sequence[PlanStage]) -> tuple[str, ...]:

@@ -245,7 +245,9 @@ def read_frontier(folder: Path) -> Frontier:
             best_of=tuple(_best_of(path, entry, reference, prompts, lowest=lowest) for entry in head["best_of_n"]),
             spread={name: _spread(row[name] for row in reference) for name in ("gold", "proxy")},
         )
-    except (KeyError, TypeError, AttributeError, OSError) as error:
+    except (LookupError, TypeError, AttributeError, OSError, ValueError, ArithmeticError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{path}: not a frontier that this version wrote ({error!r})") from error
 
 

@@ -16,6 +16,7 @@ from preflab.analysis.alignment import Key, Row, align
 from preflab.analysis.as_run import AsRun, as_run_of
 from preflab.analysis.study import Answer, Case, Judge, JudgeKind, Player, ScoredPair, Study
 from preflab.analysis.verdicts import VerdictFile, combine, read_verdicts
+from preflab.durable import read_metrics
 from preflab.records import Pair, UserError, messages_from_json, unit_of
 from preflab.rundir import read_json, read_jsonl
 from preflab.ties import ROUNDING, Precision, is_score, root_mean_square
@@ -39,7 +40,7 @@ def read_study(folder: Path) -> Study:
     _check_names(folder / "study.json", models, judges)
     try:
         return _with_rows(folder, title, models, judges)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:  # rows that somebody has edited
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:  # rows that somebody has edited
         if isinstance(error, UserError):
             raise
         raise UserError(f"{folder}: a row of its files lacks what a study needs ({error!r})") from error
@@ -68,7 +69,7 @@ def _with_rows(folder: Path, title: str, models: tuple[Player, ...], judges: tup
         judges=tuple(_scaled(folder, judge, cases, preference_data.get(judge.name, ())) for judge in judges),
         cases=cases,
         preference_data=preference_data,
-        training={model.name: list(_rows(folder / "training" / f"{model.name}.jsonl")) for model in models},
+        training={model.name: read_metrics(folder / "training", f"{model.name}.jsonl") for model in models},
         overlaps={model.name: found for model in models if (found := _overlap(folder, model.name))},
         as_run=_as_run(folder / "as_run.json"),
     )

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from peft import (
+    PEFT_TYPE_TO_CONFIG_MAPPING,
     LoraConfig,
     PeftModel,
+    PromptLearningConfig,
     TaskType,
     get_peft_model,
     get_peft_model_state_dict,
@@ -106,7 +108,9 @@ def adapter_base(name: str) -> str | None:
     """The base model of an adapter folder, None for anything else."""
     if not (Path(name) / ADAPTER_CONFIG).is_file():
         return None
-    base = adapter_config(name).get("base_model_name_or_path")
+    config = adapter_config(name)
+    _check_on_weights(config, name)
+    base = config.get("base_model_name_or_path")
     if not base or not isinstance(base, str):
         raise UserError(f"{name}/{ADAPTER_CONFIG} does not name its base model (base_model_name_or_path)")
     if Path(base).exists():
@@ -122,6 +126,17 @@ def adapter_base(name: str) -> str | None:
             if (above / base / "config.json").is_file() or (base.endswith(".gguf") and (above / base).is_file()):
                 return str(above / base)
     return base
+
+
+def _check_on_weights(config: Mapping[str, Any], name: str) -> None:
+    """Refuse an adapter that puts learnt tokens before the prompt, or into attention, instead of changing weights."""
+    kind = config.get("peft_type")
+    known = PEFT_TYPE_TO_CONFIG_MAPPING.get(kind) if isinstance(kind, str) else None
+    if kind == "ADAPTION_PROMPT" or (known is not None and issubclass(known, PromptLearningConfig)):
+        raise UserError(
+            f"{name}/{ADAPTER_CONFIG}: the adapter is of kind {kind}, learnt tokens beside the prompt's own; preflab "
+            "reads adapters on weights, such as LoRA (peft_type)"
+        )
 
 
 def base_revision(name: str) -> str | None:

@@ -49,6 +49,7 @@ def check_kind(name: str, task: Task, *, trust_remote_code: bool = False, revisi
         name = base
     config = _read_object(name, "config.json", revision)
     classes = _classes(config)
+    _check_precision(config, name)
     if config.get("auto_map") and trust_remote_code:
         return
     if config.get("is_encoder_decoder") is True:
@@ -67,6 +68,22 @@ def check_kind(name: str, task: Task, *, trust_remote_code: bool = False, revisi
         elif found not in _CAUSAL:
             raise UserError(f"{name} is a {found}; preflab reads decoders of text (…ForCausalLM)")
 
+
+def _check_precision(config: Mapping[str, Any], name: str) -> None:
+    """Refuse weights in a format of few bits, which cannot be trained and need kernels of their own to be read."""
+    said = config.get("quantization_config")
+    if not said:
+        return
+    method = said.get("quant_method") if isinstance(said, dict) else None
+    if method not in _DEQUANTISED:
+        raise UserError(
+            f"{name} is quantised ({method or 'config.json has a quantization_config'}); preflab reads weights in "
+            "float32, bfloat16 or float16, and .gguf files: give the model that it was made from"
+        )
+
+
+_DEQUANTISED = {"mxfp4"}
+"""Formats that transformers turns into bfloat16 when it loads them."""
 
 _CAUSAL = {
     found

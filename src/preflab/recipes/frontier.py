@@ -14,6 +14,7 @@ from torch import nn
 
 from preflab.analysis.frontier import HEAD, best_of_measures, lowest_proxy, policy_measures
 from preflab.config import dump_settings, shared_values
+from preflab.data.fields import excerpt
 from preflab.data.tokenize import ChatTemplate
 from preflab.generate import Prompt
 from preflab.model.adapters import Task, adapter_base
@@ -28,6 +29,7 @@ from preflab.recipes.output import alone_with, explaining_memory, finish_output,
 from preflab.recipes.players import Entry, model_of, read_entries
 from preflab.recipes.report import FrontierResult, report_frontier
 from preflab.recipes.rollouts import divergences, proxy_rewards, sample_responses
+from preflab.recipes.score import check_rewards
 from preflab.recipes.settings import GenerateSettings
 from preflab.recipes.stage import fingerprint_weights, make_accelerator
 from preflab.records import Completion, UserError, messages_to_json
@@ -298,6 +300,12 @@ def _rows(bench: _Bench, found: Sequence[Completion], settings: FrontierSettings
     reward = nn.Module.to(bench.reward(), bench.device)
     rewards = ResponseRewards(reward)
     proxies = proxy_rewards(rewards, bench.reward_template, found, batch_size=settings.batch_size)
+    scored = [place for place, proxy in enumerate(proxies) if proxy is not None]
+    check_rewards(
+        settings.reward_model,
+        [proxy for proxy in proxies if proxy is not None],
+        lambda place: f"the response {excerpt(found[scored[place]].response)}",
+    )
     nn.Module.to(reward, "cpu")  # else three models would stand on the device while the next policy is measured
     return [
         {

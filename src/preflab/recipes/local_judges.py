@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from preflab.analysis.study import Judge
 from preflab.data.cache import tokenized
+from preflab.data.fields import excerpt
 from preflab.data.tokenize import ChatTemplate
 from preflab.judge.local import LocalJudge
 from preflab.judge.questions import read_question
@@ -16,7 +17,7 @@ from preflab.model.responses import check_positions
 from preflab.recipes.data import check_rows, template_of
 from preflab.recipes.judges import LanguageJudge, ScoringJudge, reply_cap
 from preflab.recipes.judging_settings import AskingSettings, JudgingSettings, ScoringSettings, narrowed
-from preflab.recipes.score import precision_of, rewards
+from preflab.recipes.score import check_rewards, precision_of, rewards
 from preflab.recipes.stage import fingerprint_weights, make_accelerator
 from preflab.records import Comparison, RowError, UserError
 from preflab.rundir import fingerprint
@@ -87,7 +88,10 @@ def reward_judge(judge: Judge, settings: JudgingSettings, *, seed: int) -> Scori
         check_rows(model, dataset)
         check_positions(model, dataset.longest, f"lower max_length (now {settings.max_length})")
         values = rewards(accelerator, model, dataset, batch_size=settings.batch_size).tolist() if len(dataset) else []
-        found: dict[int, float | str] = dict(zip(dataset.rows.tolist(), values, strict=True))
+        numbers = dataset.rows.tolist()
+        texts = {item.row: item.responses[0] for item in comparisons}
+        check_rewards(judge.source, values, lambda place: f"the response {excerpt(texts[numbers[place]])}")
+        found: dict[int, float | str] = dict(zip(numbers, values, strict=True))
         for item in comparisons:
             if item.row not in found:
                 found[item.row] = _why_not(item, template, limits)

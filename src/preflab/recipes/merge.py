@@ -13,13 +13,15 @@ from transformers import PreTrainedTokenizerBase
 
 from preflab.data.tokenize import ChatTemplate
 from preflab.model import adapters
-from preflab.model.configs import own_stop_ids
+from preflab.model.configs import check_kind, own_stop_ids
 from preflab.model.load import load_model
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer, pad_apart_from, pad_with, same_splits
 from preflab.recipes.model import example_ids
+from preflab.recipes.output import alone_with
 from preflab.recipes.settings import MergeSettings
 from preflab.records import UserError
+from preflab.rundir import LOCK
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +45,22 @@ def merge_adapter(settings: MergeSettings) -> MergeResult:
     adapter, folder = str(settings.adapter), settings.output_dir
     if not adapters.adapter_base(adapter):
         raise UserError(f"{adapter}: there is no adapter_config.json in it, so this is not the folder of an adapter")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    _refuse_taken(folder)
+    with alone_with(folder / "stage.json"):
+        _refuse_taken(folder)
+        return _merge(adapter, folder, settings)
+
+
+def _refuse_taken(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(entry.name != LOCK for entry in folder.iterdir())):
         raise UserError(f"{folder}: there is something already; choose a new folder for the merged model")
+
+
+def _merge(adapter: str, folder: Path, settings: MergeSettings) -> MergeResult:
+    task = adapters.adapter_task(adapter)
+    check_kind(adapter, task, trust_remote_code=settings.trust_remote_code)
     tokenizer = load_tokenizer(adapter, trust_remote_code=settings.trust_remote_code)
     # Half precision would round the sum of both away: the merged model would be another one.
-    task = adapters.adapter_task(adapter)
     adapted = load_model(adapter, task, dtype=torch.float32, trust_remote_code=settings.trust_remote_code)
     assert isinstance(adapted, PeftModel)
     merged, difference = adapters.merge_adapter(adapted, example_ids(), tolerance=settings.tolerance)

@@ -16,6 +16,7 @@ from torch import nn
 from preflab.data.batches import Indices, plan_evaluation
 from preflab.data.cache import TokenizedDataset
 from preflab.data.comparisons import Need
+from preflab.durable import read_metrics
 from preflab.model.responses import ResponseLogps, collator
 from preflab.objectives import OBJECTIVES, sft, weighted
 from preflab.recipes.fit import StepFns, always, evaluation_plan, first_epoch, fit
@@ -28,7 +29,6 @@ from preflab.recipes.push import push_at_evaluations
 from preflab.recipes.reference import check_reference, reference_logps
 from preflab.recipes.stage import TrainResult, announce, finish_training, join_processes
 from preflab.records import UserError
-from preflab.train.journal import read_metrics
 from preflab.train.loop import response_values
 from preflab.train.rows import LabelledRows, RankedRows
 from preflab.train.steps import PairObjective, StepFn, label_step, pair_step

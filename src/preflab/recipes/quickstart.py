@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from preflab.analysis.wording import exact_percent
+from preflab.durable import read_metrics
 from preflab.model.load import load_model
 from preflab.recipes.compare import compare_models
 from preflab.recipes.data import load_template
@@ -27,7 +28,6 @@ from preflab.recipes.study_settings import CompareSettings
 from preflab.rundir import read_json, write_json
 from preflab.sandbox.tiny import build_tiny_model
 from preflab.sandbox.world import World, label_accuracies
-from preflab.train.journal import read_metrics
 
 DEMONSTRATIONS = 10_000
 PREFERENCES = 4000

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from preflab.data.batches import Indices
-from preflab.durable import sync
 from preflab.model.precision import kernels
 from preflab.records import UserError
-from preflab.rundir import default_cache_dir
+from preflab.rundir import default_cache_dir, sync
 from preflab.terminal import progress_bar, say
 from preflab.train.loop import precision_in_use, response_values
 from preflab.train.rows import RankedRows

@@ -5,26 +5,25 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import shutil
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preflab.config import resolved
-from preflab.durable import check_rows, check_stage
 from preflab.experiments.inputs import KnownFiles, Standing, State, inputs_of, made_by, several, standing
 from preflab.experiments.plan import Plan, PlannedStage, read_plan
-from preflab.recipes.output import alone_with, beside
+from preflab.recipes.discard import discard, discard_damaged, is_damaged
+from preflab.recipes.output import alone_with
 from preflab.recipes.settings import RunSettings
 from preflab.recipes.stages import STAGES
 from preflab.records import DisagreementError, UserError
 from preflab.redaction import redact
-from preflab.rundir import read_json, refuse_link, utc_now, write_json, write_manifest
+from preflab.rundir import fingerprint, read_json, write_json, write_manifest
 from preflab.terminal import say
 from preflab.yaml_files import dump_yaml
 
@@ -110,7 +109,11 @@ def _run(plan: Plan, settings: RunSettings) -> RunResult:
     standings = ledger.standings()
     if not settings.overwrite:
         _refuse_changed(plan, standings)
-    progress = _Progress(plan, {name for name, found in standings.items() if found.state == "done"})
+    harmed = {
+        stage.name for stage in plan.stages if settings.overwrite and _is_study(stage) and discard_damaged(stage.folder)
+    }
+    done = {name for name, found in standings.items() if found.state == "done"} - harmed
+    progress = _Progress(plan, done)
     report = plan.output_dir / "report.html"
     if not progress.waiting() and progress.is_told() and _is_newer(report, progress.path):
         return RunResult(report, len(plan.stages), ())
@@ -119,7 +122,7 @@ def _run(plan: Plan, settings: RunSettings) -> RunResult:
     with _memory_released(progress.waiting()) as release:
         for stage in plan.stages:
             found = ledger.standing(stage)  # anew: what it follows may have been made anew just now
-            if found.state == "done":
+            if found.state == "done" and stage.name not in harmed:
                 continue
             if blocked := [name for name in stage.after if progress.status[name] in ("failed", "waiting")]:
                 progress.note(stage, "waiting", reason=f"needs {several(blocked)}, which is not done")
@@ -129,7 +132,7 @@ def _run(plan: Plan, settings: RunSettings) -> RunResult:
                 continue
             # A training whose model is gone would call itself finished; a study gathers again what it has.
             if found.state == "changed" or (settings.overwrite and not _is_study(stage) and _is_harmed(stage, found)):
-                _discard(stage.folder)
+                discard(stage.folder)
             ledger.begin(stage, found.state)
             _run_stage(stage, progress, ledger)
             release()
@@ -143,13 +146,7 @@ def _is_study(stage: PlannedStage) -> bool:
 def _is_harmed(stage: PlannedStage, found: Standing) -> bool:
     """Whether what a stage has made is gone, or is not as it was made, while the stage's folder calls it finished."""
     if found.state == "unfinished" and stage.folder.exists():
-        product = stage.folder / STAGES[stage.command].product(stage.settings)
-        try:
-            check_stage(stage.folder)
-            if product.is_file():
-                check_rows(product, beside(product, "manifest.json"))
-        except UserError:
-            return True
+        return is_damaged(stage.folder, stage.folder / STAGES[stage.command].product(stage.settings))
     return found.state == "gone"
 
 
@@ -208,20 +205,6 @@ def _describe(plan: Plan, settings: RunSettings) -> None:
     write_manifest(plan.output_dir, command="run", settings=resolved(settings), seed=seed, data={})
 
 
-def _discard(folder: Path) -> None:
-    """Remove a stage's folder; what a person has judged, which nobody can make again, is kept under another name."""
-    if any(read_json(path)["data"].get("judge") == "human" for path in folder.rglob("*.manifest.json")):
-        kept = folder.with_name(f"{folder.name}.{utc_now().replace(':', '').replace('-', '')}")
-        folder.rename(kept)
-        say(f"{folder}: a person has judged in it; kept as {kept}")
-        return
-    refuse_link(folder)
-    gone = folder.with_name(f".discarded-{folder.name}")  # whole or not at all: a kill leaves no half of a run
-    shutil.rmtree(gone, ignore_errors=True)
-    folder.rename(gone)
-    shutil.rmtree(gone)
-
-
 def _run_stage(stage: PlannedStage, progress: _Progress, ledger: _Ledger) -> None:
     progress.note(stage, "running")
     started = time.monotonic()
@@ -272,7 +255,7 @@ class _Ledger:
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.path = plan, plan.output_dir / "inputs.json"
-        found = read_json(self.path) if self.path.exists() else {"stages": {}, "files": {}}
+        found = _read_ledger(self.path) if self.path.exists() else {"stages": {}, "files": {}}
         self.stages: dict[str, dict[str, Any]] = found["stages"]
         self.files: KnownFiles = found["files"]
         self.now = inputs_of(plan, STAGES, self.files)
@@ -299,7 +282,30 @@ class _Ledger:
 
     def _keep(self, stage: PlannedStage, record: dict[str, Any]) -> None:
         self.stages[stage.name] = record
-        write_json(self.path, {"stages": self.stages, "files": self.files})
+        kept = {"stages": self.stages, "files": self.files}
+        write_json(self.path, {**kept, "digest": fingerprint(kept)})
+
+
+def _read_ledger(path: Path) -> dict[str, Any]:
+    """What inputs.json says. Raises UserError where it is not as it was written."""
+    found = read_json(path)
+    kept = {name: found.get(name) for name in ("stages", "files")} if isinstance(found, dict) else {}
+    if not kept or found.get("digest") != fingerprint(kept):
+        raise UserError(
+            f"{path}: is not as it was written, so it is damaged; remove it, and the stages find by their own folders "
+            "what is done"
+        )
+    return kept
+
+
+def _told_before(path: Path) -> dict[str, Any]:
+    """What an earlier run has written for its report; nothing where it is damaged, for it is written anew."""
+    with suppress(UserError, KeyError, TypeError):
+        found: dict[str, Any] = read_json(path)
+        entries = {entry["name"]: entry["seconds"] for entry in found["stages"]}
+        if all(isinstance(took, (int, float, type(None))) for took in entries.values()):
+            return found
+    return {"stages": []}
 
 
 class _Progress:
@@ -307,7 +313,7 @@ class _Progress:
 
     def __init__(self, plan: Plan, done: set[str]) -> None:
         self.plan, self.path = plan, plan.output_dir / "experiment.json"
-        self.before: dict[str, Any] = read_json(self.path) if self.path.exists() else {"stages": []}
+        self.before = _told_before(self.path)
         took = {entry["name"]: entry["seconds"] for entry in self.before["stages"]}
         self.status = {stage.name: "skipped" if stage.name in done else "waiting" for stage in plan.stages}
         self.seconds: dict[str, float | None] = {name: took.get(name) for name in done}

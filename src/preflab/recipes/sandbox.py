@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from preflab.recipes.output import alone
 from preflab.recipes.settings import SandboxSettings
 from preflab.rundir import finish_stage, open_stage, write_json, write_jsonl
 from preflab.sandbox.tiny import build_tiny_model
@@ -30,6 +31,7 @@ class SandboxResult:
         return "\n".join(f"{name:24} {path}" for name, path in self.files.items())
 
 
+@alone("output_dir", "stage.json")
 def write_sandbox(settings: SandboxSettings) -> SandboxResult:
     """Write the same preferences in every style, demonstrations, prompts (each `-train` and `-test`), and the model."""
     folder = settings.output_dir

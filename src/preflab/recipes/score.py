@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -114,7 +114,7 @@ def score_responses(settings: ScoreSettings) -> ScoreResult:
         state = open_output(settings.output, "score", settings, fingerprints, seed=settings.seed, overwrite=overwrite)
     if state != "done" or not beside(settings.output, "summary.json").exists():
         values = rewards(accelerator, model, dataset, batch_size=settings.batch_size)
-        check_rewards(settings.reward_model, dataset, values)
+        check_rewards(settings.reward_model, values, lambda place: f"row {_row_of(dataset, place)}")
         if accelerator.is_main_process:
             source_of = partial(_source_of, source) if source.parts else None
             finish_output(settings.output, score_rows(_responses(source, formats), dataset, values, source_of))
@@ -201,14 +201,20 @@ def precision_of(dtype: torch.dtype) -> Precision:
     return names.get(dtype, "float32")
 
 
-def check_rewards(model: str, dataset: TokenizedDataset, values: NDArray[np.float64]) -> None:
-    """Raise UserError where a reward is no finite number, before anything is written."""
-    if (bad := np.flatnonzero(~np.isfinite(values))).size:
-        row = dataset.rows[np.searchsorted(dataset.response_offsets, bad[0], side="right") - 1]
+def check_rewards(model: str, values: Sequence[float] | NDArray[np.float64], named: Callable[[int], str]) -> None:
+    """Raise UserError where a reward is no finite number, before anything is written; `named` says of which response
+    it is by its place.
+    """
+    found = np.asarray(values, np.float64)
+    if (bad := np.flatnonzero(~np.isfinite(found))).size:
         raise UserError(
-            f"{model}: {bad.size} of {values.size} rewards are no finite numbers, the first of them {values[bad[0]]} "
-            f"in row {row}. Its weights are damaged, or --dtype is too coarse for it; nothing was written"
+            f"{model}: {bad.size} of {found.size} rewards are no finite numbers, the first of them {found[bad[0]]} of "
+            f"{named(int(bad[0]))}. Its weights are damaged, or --dtype is too coarse for it; nothing was written"
         )
+
+
+def _row_of(dataset: TokenizedDataset, place: int) -> int:
+    return int(dataset.rows[np.searchsorted(dataset.response_offsets, place, side="right") - 1])
 
 
 def rewards(

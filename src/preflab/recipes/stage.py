@@ -19,7 +19,7 @@ from torch import nn
 
 from preflab.analysis.definitions import definition_of
 from preflab.config import dump_settings
-from preflab.durable import CHECKSUMS, DamagedError, check_stage, digests
+from preflab.durable import CHECKSUMS, DamagedError, check_stage, digests, read_metrics
 from preflab.figures.curves import draw_curves
 from preflab.model.precision import check_bf16, has_bf16
 from preflab.model.responses import transformers_model
@@ -29,7 +29,6 @@ from preflab.recipes.settings import NOT_IN_RESULT, TrainSettings
 from preflab.records import UserError
 from preflab.rundir import finish_stage, open_stage, read_json, write_json, write_manifest
 from preflab.terminal import say
-from preflab.train.journal import read_metrics
 
 if TYPE_CHECKING:
     from preflab.recipes.data import Splits

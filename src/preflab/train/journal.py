@@ -9,12 +9,10 @@ from types import TracebackType
 
 from accelerate import Accelerator
 
-from preflab.durable import sync
-from preflab.records import UserError
-from preflab.rundir import append_jsonl, read_jsonl, write_jsonl
+from preflab.durable import METRICS, read_metrics
+from preflab.rundir import append_jsonl, sync, write_jsonl
 from preflab.terminal import printable, progress_bar
 
-METRICS = "metrics.jsonl"
 SHOWN = ("loss", "accuracy", "rewards/accuracies", "eval_loss", "eval_accuracy", "eval_rewards/accuracies")
 
 
@@ -85,15 +83,3 @@ class Journal:
         """A line above the progress bar."""
         if self._main:
             self._bar.console.print(printable(text), markup=False, highlight=False)
-
-
-def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics, in order; each has its `step`. Raises UserError for one that has none."""
-    path = folder / METRICS
-    rows = list(read_jsonl(path)) if path.exists() else []
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row.get("step"), int):
-            raise UserError(
-                f"{path}, line {number}: `step` is missing or no number; remove the file, or overwrite the run"
-            )
-    return rows
