@@ -142,7 +142,19 @@ def spoiled(path: Path, chance: random.Random) -> bytes:
             return as_json(changed(json.loads(content), chance))
         if path.suffix == ".jsonl" and chance.random() < 0.5:
             return as_lines(changed([json.loads(line) for line in content.splitlines()], chance) or [{}])
+    if path.suffix not in _TEXT and chance.random() < 0.5:
+        return _overwritten(content, chance)
     return broken(content, chance)
+
+
+_TEXT = (".json", ".jsonl", ".csv", ".yaml", ".txt", ".jinja")
+
+
+def _overwritten(content: bytes, chance: random.Random) -> bytes:
+    """As long as it was, with a block of zeros or of other bytes behind its head: what only a checksum notices."""
+    at, length = chance.randrange(len(content) // 4, len(content)), chance.choice((1, 64, 512))
+    block = bytes(chance.choice((0, chance.randrange(256))) for _ in range(length))
+    return content[:at] + block[: len(content) - at] + content[at + length :]
 
 
 def damage(path: Path, chance: random.Random) -> None:

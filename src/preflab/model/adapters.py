@@ -131,7 +131,7 @@ def adapter_base(name: str) -> str | None:
 def _check_on_weights(config: Mapping[str, Any], name: str) -> None:
     """Refuse an adapter that puts learnt tokens before the prompt, or into attention, instead of changing weights."""
     kind = config.get("peft_type")
-    known = PEFT_TYPE_TO_CONFIG_MAPPING.get(kind) if isinstance(kind, str) else None
+    known = next((config for other, config in PEFT_TYPE_TO_CONFIG_MAPPING.items() if other.value == kind), None)
     if kind == "ADAPTION_PROMPT" or (known is not None and issubclass(known, PromptLearningConfig)):
         raise UserError(
             f"{name}/{ADAPTER_CONFIG}: the adapter is of kind {kind}, learnt tokens beside the prompt's own; preflab "
