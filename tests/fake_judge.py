@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
@@ -31,6 +31,8 @@ class FakeJudge:
         logprobs: of the first token, for every reply; else a text.
         body: what every call gets instead of a completion.
         location: where every call is redirected to, with `status`.
+        refuse: the error that is sent with status 400, for a request that gets one.
+        endless, pause: send a body without end, in these pieces, with as many seconds between them.
     """
 
     def __init__(self) -> None:
@@ -41,6 +43,9 @@ class FakeJudge:
         self.logprobs: Mapping[str, float] | None = None
         self.body: str | None = None
         self.location: str | None = None
+        self.refuse: Callable[[Mapping[str, Any]], Mapping[str, Any] | None] = lambda _: None
+        self.endless: bytes | None = None
+        self.pause = 0.0
         self.retry_after = "0.02"
         self.calls: Counter[str] = Counter()  # by prompt
         self.good: Counter[str] = Counter()  # replies with a verdict, by prompt
@@ -93,6 +98,11 @@ def _handler(judge: FakeJudge) -> type[BaseHTTPRequestHandler]:
                 judge.most_under_way = max(judge.most_under_way, judge.under_way)
             try:
                 time.sleep(judge.delay)
+                if error := judge.refuse(body):
+                    self.send(json.dumps({"error": error}), 400)
+                    return
+                if judge.endless:
+                    self.flood(judge.endless)
                 self.answer(prompt, judge.fault(prompt, attempt))
             except (BrokenPipeError, ConnectionResetError):
                 pass
@@ -146,6 +156,18 @@ def _handler(judge: FakeJudge) -> type[BaseHTTPRequestHandler]:
                 self.send_header("Retry-After", judge.retry_after)
             self.end_headers()
             self.wfile.write(text.encode())
+
+        def flood(self, piece: bytes) -> None:
+            """Until the other side hangs up."""
+            self.send_response(judge.status or 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Transfer-Encoding", "chunked")
+            if piece.startswith(b"\x1f\x8b"):
+                self.send_header("Content-Encoding", "gzip")
+            self.end_headers()
+            while True:
+                time.sleep(judge.pause)
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
 
         def log_message(self, *_: object) -> None:
             pass

@@ -17,6 +17,7 @@ def whole_text(text: str) -> str:
 
 
 _Text = Annotated[str, BeforeValidator(lambda value: whole_text(value) if isinstance(value, str) else value)]
+_ANSWERS = ("text", "output_text")
 # A rounding error above 0 is a logarithm of a probability still.
 _LogProbability = Annotated[float, Field(le=0.01)]
 
@@ -26,12 +27,15 @@ class _Record(BaseModel):
 
 
 class _Part(_Record):
+    type: object = "text"  # or of what the judge thought
     text: _Text = ""
 
 
 class _Message(_Record):
     content: _Text | list[_Part] | None = None
     refusal: _Text | None = None
+    reasoning_content: object = None  # what the judge thought, as servers that part it from the reply call it
+    reasoning: object = None
 
 
 class _Candidate(_Record):
@@ -58,14 +62,16 @@ class _Completion(_Record):
 
 
 def read_completion(body: bytes) -> Reply:
-    """The first reply of a chat completion. Raises ValueError for a body that is none."""
+    """The first reply of a chat completion, without what the judge thought. Raises ValueError for what is none."""
     try:
         choice = _Completion.model_validate(json.loads(body)).choices[0]
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    content = choice.message.content
+    message = choice.message
+    content = message.content
     if isinstance(content, list):
-        content = "".join(part.text for part in content)
-    tokens = choice.logprobs.content if choice.logprobs else None
+        content = "".join(part.text for part in content if part.type in _ANSWERS)
+    thought = message.reasoning_content or message.reasoning  # whose tokens come first
+    tokens = choice.logprobs.content if choice.logprobs and not thought else None
     first = {top.token: top.logprob for top in tokens[0].top_logprobs or ()} if tokens else None
-    return Reply(content or choice.message.refusal or "", first, cut=choice.finish_reason == "length")
+    return Reply(content or message.refusal or "", first, cut=choice.finish_reason == "length")

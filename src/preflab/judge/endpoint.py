@@ -30,6 +30,20 @@ UNREADABLE_TRIES = 2  # a reply without a verdict is paid for, so one more is as
 LOST_IN_A_ROW = 20  # judgements that fail one after the other before the endpoint is taken to be down
 _AGAIN = {408, 409, 425, 429}
 _SHOWN = 300  # characters of an endpoint's own message
+_LONGEST_BODY = 1 << 24  # bytes; the log-probabilities of a long reply take some of them
+_OLD_CAP, _NEW_CAP = "max_tokens", "max_completion_tokens"
+
+# How endpoints say that a parameter, and no prompt, is at fault, and what can be done about each.
+_REFUSED = re.compile(
+    "support|not allowed|not permitted|unknown|unrecogni[sz]ed|unexpected|must be|at most|greater than|deprecated", re.I
+)
+_WAYS_OUT = {
+    "temperature": "leave the temperature to the endpoint (judge_temperature none)",
+    "top_logprobs": "do without log-probabilities (verdict_from text)",
+    "logprobs": "do without log-probabilities (verdict_from text)",
+    _NEW_CAP: "set judge_max_tokens to what the endpoint takes",
+    _OLD_CAP: "set judge_max_tokens to what the endpoint takes",
+}
 
 
 @dataclass(frozen=True)
@@ -80,10 +94,8 @@ class Endpoint:
         """Only the endpoint could say."""
 
     def _parameters(self) -> dict[str, Any]:
-        # OpenAI's newer models know the cap under the newer name alone, other servers under the older one.
-        cap = (
-            "max_completion_tokens" if _place(self.source).startswith(f"{urlsplit(OPENAI).hostname}/") else "max_tokens"
-        )
+        # OpenAI's newer models know the cap under the newer name alone, most other servers under the older one.
+        cap = _NEW_CAP if _place(self.source).startswith(f"{urlsplit(OPENAI).hostname}/") else _OLD_CAP
         temperature = {} if self.temperature is None else {"temperature": self.temperature}
         log_probs = {"logprobs": True, "top_logprobs": 20} if self.first_token else {}
         return {cap: self.max_tokens, **temperature, **log_probs}
@@ -92,10 +104,27 @@ class Endpoint:
 class _TroubleError(Exception):
     """A call that gave no verdict. `tries`: how often, in all, it is to be made before that is final."""
 
-    def __init__(self, reason: str, *, tries: int = 1, reply: Reply | None = None, fatal: bool = False) -> None:
+    def __init__(
+        self, reason: str, *, tries: int = 1, reply: Reply | None = None, fatal: bool = False, way_out: str = ""
+    ) -> None:
         super().__init__(reason)
         self.reason, self.tries, self.reply = reason, tries, reply
         self.fatal = fatal  # with a wrong key or name every other call would fail alike
+        self.way_out = way_out
+
+
+class _TooLongError(openai.OpenAIError):
+    """The body of a response has no end in sight."""
+
+
+async def _read_within_bounds(response: Any) -> None:
+    """Read the body of a response, an error's too, which otherwise would be read whole, whatever its length."""
+    body = bytearray()
+    async for part in response.aiter_bytes():
+        body += part
+        if len(body) > _LONGEST_BODY:
+            raise _TooLongError(f"the reply is longer than {_LONGEST_BODY >> 20} MiB, and was not read to its end")
+    response._content = bytes(body)  # as `response.aread` leaves it
 
 
 class _Calls:
@@ -109,6 +138,7 @@ class _Calls:
         report: Callable[[int, Reply | Failure], None],
     ) -> None:
         self._endpoint, self._key, self._read, self._report = endpoint, key, read, report
+        self._parameters = endpoint._parameters()
         self._slot = 0.0  # when the next call may begin
         self._answered = False
         self._lost = 0
@@ -116,7 +146,7 @@ class _Calls:
     async def work(self, prompts: Sequence[str]) -> None:
         settings, waiting = self._endpoint, iter(enumerate(prompts))
         # Prompts and key go to the address that the user gave, and to no other.
-        http = DefaultAsyncHttpxClient(follow_redirects=False)
+        http = DefaultAsyncHttpxClient(follow_redirects=False, event_hooks={"response": [_read_within_bounds]})
         options: dict[str, Any] = {"max_retries": 0, "timeout": settings.timeout, "http_client": http}
         async with AsyncOpenAI(api_key=self._key, base_url=_address(settings.source), **options) as client:
             workers = [asyncio.create_task(self._worker(client, waiting)) for _ in range(settings.concurrency)]
@@ -140,23 +170,27 @@ class _Calls:
 
     async def _call(self, client: AsyncOpenAI, prompt: str) -> Reply:
         """One call. Raises _TroubleError where it gives no verdict."""
-        settings, tries = self._endpoint, self._endpoint.retries + 1
+        settings, tries, parameters = self._endpoint, self._endpoint.retries + 1, self._parameters
         await self._take_turn()
         # The raw response, because the client checks nothing of what it makes of one.
         call = client.chat.completions.with_raw_response.create(
             model=split_source(settings.source)[0],
             messages=[{"role": "user", "content": whole_text(prompt)}],
-            **settings._parameters(),
+            **parameters,
         )
         try:
             # The client's own time-out is about silence; this one also ends a reply that trickles in.
             response = await asyncio.wait_for(call, settings.timeout)
         except (openai.APITimeoutError, asyncio.TimeoutError):
             raise _TroubleError(f"no reply within {settings.timeout:g} seconds", tries=tries) from None
-        except openai.APIConnectionError as error:
-            reason = f"the connection failed: {error.__cause__ or error}"
-            raise _TroubleError(reason, tries=tries, fatal=True) from None
+        except (openai.APIConnectionError, _TooLongError) as error:
+            cause = error.__cause__ or error
+            if isinstance(cause, _TooLongError):
+                raise _TroubleError(str(cause), fatal=True) from None
+            raise _TroubleError(f"the connection failed: {cause}", tries=tries, fatal=True) from None
         except openai.APIStatusError as error:
+            if self._renames_cap(error, parameters):
+                return await self._call(client, prompt)
             raise self._refusal(error) from None
         try:
             reply = read_completion(response.content)
@@ -170,19 +204,36 @@ class _Calls:
             raise _TroubleError(str(error), tries=min(tries, UNREADABLE_TRIES), reply=reply) from None
         return reply
 
+    def _renames_cap(self, error: openai.APIStatusError, sent: Mapping[str, Any]) -> bool:
+        """Whether the endpoint knows the cap of a reply under its newer name alone, which is used from now on."""
+        if _OLD_CAP not in sent or error.status_code not in (400, 422) or _NEW_CAP not in error.message:
+            return False
+        if not _REFUSED.search(error.message):
+            return False
+        self._parameters = {_NEW_CAP if name == _OLD_CAP else name: value for name, value in sent.items()}
+        return True
+
     def _refusal(self, error: openai.APIStatusError) -> _TroubleError:
         # A key that is cut would not be recognised any more.
         reason = f"HTTP {error.status_code}: {self._without_key(error.message)[:_SHOWN]}"
         if error.response.is_redirect:
             to = self._without_key(error.response.headers.get("location", "elsewhere"))[:_SHOWN]
             return _TroubleError(f"HTTP {error.status_code}: redirects to {to}, which is not followed", fatal=True)
-        if error.code == "insufficient_quota" or error.status_code in (401, 403, 404):
-            return _TroubleError(reason, fatal=True)
+        refused = next((name for name in self._parameters if self._is_about(error, name)), None)
+        way_out = _WAYS_OUT[refused] if refused else ""
+        if error.code == "insufficient_quota" or refused or error.status_code in (401, 403, 404):
+            return _TroubleError(reason, fatal=True, way_out=way_out)
         if error.status_code < 500 and error.status_code not in _AGAIN:
             return _TroubleError(reason)
         # All calls wait, not only the one that was told to.
         self._slot = max(self._slot, time.monotonic() + _retry_after(error.response.headers))
         return _TroubleError(reason, tries=self._endpoint.retries + 1)
+
+    @staticmethod
+    def _is_about(error: openai.APIStatusError, parameter: str) -> bool:
+        """Whether a parameter is refused, which it then is with every prompt."""
+        named = error.param == parameter or re.search(rf"\b{parameter}\b", error.message)
+        return error.status_code in (400, 403, 422) and bool(named and _REFUSED.search(error.message))
 
     async def _take_turn(self) -> None:
         """Wait until the next call may begin."""
@@ -201,8 +252,8 @@ class _Calls:
             model, place = split_source(self._endpoint.source)[0], _place(self._endpoint.source)
             raise UserError(
                 f"openai:{model} at {place}: {self._without_key(trouble.reason)}{many}\n"
-                "check OPENAI_BASE_URL, OPENAI_API_KEY and the model's name; what has been judged is kept, and the "
-                "same command goes on from there"
+                f"{trouble.way_out or 'check OPENAI_BASE_URL, OPENAI_API_KEY and the name of the model'}; what has "
+                "been judged is kept, and the same command goes on from there"
             )
 
     def _without_key(self, text: str) -> str:

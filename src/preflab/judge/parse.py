@@ -86,7 +86,9 @@ def _read_text(reply: Reply) -> Winner:
 def _read_first_token(reply: Reply) -> float:
     """P(A) / (P(A) + P(B)), over all tokens that read A, or B, but for white space."""
     if not reply.first_token:
-        raise UnusableReplyError("the endpoint gave no log-probabilities, which verdict_from first_token needs")
+        raise UnusableReplyError(
+            "the endpoint gave no log-probabilities of an answer, which verdict_from first_token needs"
+        )
     first, second = (
         math.fsum(math.exp(logp) for token, logp in reply.first_token.items() if token.strip() == letter)
         for letter in "AB"
