@@ -29,6 +29,8 @@ from preflab.model.responses import transformers_model, usual_attention
 from preflab.records import UserError
 
 _OF_TOKENS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "lm_head.weight", "embed_out.weight")
+# Of embeddings that grew, PEFT writes what is trained once more, and what it replaces.
+_SAVED_TWICE = re.compile(r"\.(?:modules_to_save|original_module)(?=\.)")
 _HEADS = re.compile(r"\b(lm_head|embed_out|embed_tokens|embed_in|wte)\b")
 
 Task = Literal["policy", "reward"]
@@ -193,7 +195,7 @@ def load_adapter(inner: PreTrainedModel, name: str) -> PeftModel:
         wanted = get_peft_model_state_dict(adapted, save_embedding_layers=False)
         given = load_peft_weights(name, device="cpu")
     missing, strange = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    strange = [key for key in strange if key not in adapted.state_dict()]
+    strange = [key for key in strange if key not in adapted.state_dict() and _SAVED_TWICE.sub("", key) not in wanted]
     if missing or strange:
         found = f"lacks {missing[0]}" if missing else f"has {strange[0]}, which its configuration does not ask for"
         raise UserError(

@@ -13,6 +13,7 @@ from preflab.data.comparisons import Need, Side, choose_formats, fitting, read_c
 from preflab.data.overlap import Overlap, overlap, what_drops_did
 from preflab.data.remarks import RemarkTally
 from preflab.data.remarks import described as remark_lines
+from preflab.data.rendering import CLOSED, OPENED
 from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.templates import apply_named_template, apply_template_values
 from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped
@@ -210,6 +211,8 @@ def _describe(side: str, dataset: TokenizedDataset) -> list[str]:
             f"  {one_line(name)}: {reason['count']} "
             f"(row {rows}{'…' if reason['count'] > len(reason['first_rows']) else ''})"
         )
+        if reason["example"] and (name in (OPENED, CLOSED) or not len(dataset)):  # what there is to be done about it
+            lines.append(f"    row {reason['first_rows'][0]}: {one_line(reason['example'])}")
     too_long = dataset.dropped[TOO_LONG]["count"] if TOO_LONG in dataset.dropped else 0
     if told := what_drops_did(too_long, len(dataset) + dropped, *dataset.bias, "characters"):
         lines.append(f"warning: {told}. A larger max_length keeps more of them")
