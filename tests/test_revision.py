@@ -11,10 +11,24 @@ import pytest
 import tiny_runs
 import torch
 
+from preflab.experiments.lookup import Lookup
+from preflab.experiments.plan import read_plan
+from preflab.experiments.sizes import model_size
+from preflab.model.configs import own_stop_ids, read_config
+from preflab.model.files import at_revision, commit_of, split_revision
 from preflab.model.load import load_model
+from preflab.recipes.compare import compare_models
 from preflab.recipes.data import load_template
+from preflab.recipes.frontier import measure_frontier
+from preflab.recipes.frontier_settings import FrontierSettings
+from preflab.recipes.generate import generate_responses
 from preflab.recipes.model import load_trainable
+from preflab.recipes.settings import GenerateSettings
+from preflab.recipes.stages import STAGES
+from preflab.recipes.study_settings import CompareSettings
 from preflab.records import UserError
+from preflab.rundir import read_json, read_jsonl
+from preflab.yaml_files import dump_yaml
 
 NAME = "someone/tiny"
 
@@ -65,3 +79,65 @@ def test_a_local_path_has_no_revision_and_an_unknown_one_is_named(hub: Path, tmp
         load_template(tiny_runs.settings("sft", folder, tmp_path / "run", revision="old"))
     with pytest.raises(UserError, match="someone/tiny"):
         load_template(tiny_runs.settings("sft", NAME, tmp_path / "run", revision="nowhere"))
+
+
+# ---- commands that name several models: ID@REVISION ------------------------------------------------------------------
+
+
+def test_a_revision_may_be_part_of_the_name(hub: Path, tmp_path: Path) -> None:
+    old = f"{NAME}@old"
+    assert split_revision(old) == (NAME, "old")
+    assert split_revision("gpt2@refs/pr/3") == ("gpt2", "refs/pr/3")
+    (tmp_path / "a@b").mkdir()
+    assert split_revision(str(tmp_path / "a@b")) == (str(tmp_path / "a@b"), None)
+    assert at_revision(NAME, "old") == old
+    assert at_revision(str(tmp_path), "old") == str(tmp_path)
+    own = load_model(str(hub / "snapshots" / ("b" * 40)), "policy", dtype=torch.float32)
+    assert torch.equal(embeddings(load_model(old, "policy", dtype=torch.float32)), embeddings(own))
+    assert 7 in own_stop_ids(old)
+    assert 7 not in own_stop_ids(NAME)
+    assert read_config(old).model_type == read_config(NAME).model_type
+    assert (commit_of(old), commit_of(NAME)) == ("b" * 40, "a" * 40)
+    assert model_size(old) == model_size(NAME)
+    assert commit_of(NAME, "nowhere") is None
+    with pytest.raises(UserError, match=r"revision main: the model is named as someone/tiny@old"):
+        load_model(old, "policy", dtype=torch.float32, revision="main")
+    with pytest.raises(UserError, match="someone/tiny@nowhere"):
+        load_model(f"{NAME}@nowhere", "policy", dtype=torch.float32)
+
+
+def responses(path: Path) -> list[str]:
+    return [row["response"] for row in read_jsonl(path)]
+
+
+@pytest.mark.usefixtures("hub")
+def test_compare_and_frontier_hold_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = "sandbox:preferences?rows=4&split=test&seed=3"
+    common: dict[str, Any] = {"prompts": (prompts,), "max_new_tokens": 5, "dtype": "float32"}
+    generate_responses(GenerateSettings(model=NAME, revision="old", output=tmp_path / "old.jsonl", seed=42, **common))
+    monkeypatch.setattr("preflab.recipes.report.draw_figures", lambda *_: None)
+    monkeypatch.setattr("preflab.recipes.report.draw_frontier", lambda *_: None)
+    compare_models(CompareSettings(models=(NAME, f"{NAME}@old"), judge=("gold",), out=tmp_path / "c", **common))
+    there = tmp_path / "c" / "responses"
+    assert responses(there / "tiny-old.jsonl") == responses(tmp_path / "old.jsonl") != responses(there / "tiny.jsonl")
+    runs = {name: origin["runs"] for name, origin in read_json(tmp_path / "c" / "as_run.json")["models"].items()}
+    assert runs["tiny-old"][0]["told"]["model"]["commit"] == "b" * 40
+    tiny_runs.run("reward", NAME, tmp_path / "rm", revision="old", max_steps=1)
+    told = read_json(tmp_path / "rm" / "result.json")["as_run"]["model"]
+    assert (told["from"], told["revision"], told["commit"]) == (NAME, "old", "b" * 40)
+    settings: dict[str, Any] = {"models": (f"old={NAME}@old",), "reward_model": str(tmp_path / "rm"), "best_of_n": (2,)}
+    kl = {}
+    for reference in (NAME, f"{NAME}@old"):
+        out = tmp_path / f"frontier-{len(kl)}"
+        measure_frontier(FrontierSettings(**settings, reference=reference, out=out, **common))
+        kl[reference] = max(abs(row["kl"]) for row in read_jsonl(out / "responses" / "old.jsonl"))
+    assert kl[f"{NAME}@old"] < 1e-6 < kl[NAME], "of itself it has no KL"
+
+
+@pytest.mark.usefixtures("hub")
+def test_an_estimate_is_of_the_revision(tmp_path: Path) -> None:
+    stage = {"run": "train sft", "model": NAME, "revision": "old", "train_data": tiny_runs.TRAIN}
+    dump_yaml({"output_dir": str(tmp_path / "out"), "stages": {"sft": stage}}, tmp_path / "e.yaml")
+    lookup = Lookup(read_plan(tmp_path / "e.yaml", (), STAGES))
+    assert lookup.root(str(tmp_path / "out" / "sft" / "model")).name == f"{NAME}@old"
+    assert lookup.size(f"{NAME}@old") == model_size(NAME)

@@ -130,12 +130,12 @@ def _check_small(path: Path, expected: str) -> None:
         say(f"{path}: was changed since preflab wrote it; it is used as it now is")
 
 
-_KNOWN: dict[tuple[str, int, int, int], str] = {}
+_KNOWN: dict[tuple[str, int, int, int, int], str] = {}
 
 
 def _digest_once(path: Path) -> str:
     stat = path.stat()
-    key = (str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    key = (str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
     if key not in _KNOWN:
         _KNOWN[key] = digest_file(path)
     return _KNOWN[key]

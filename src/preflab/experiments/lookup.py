@@ -14,7 +14,7 @@ from preflab.data.tokenize import ChatTemplate
 from preflab.experiments.amounts import EVERYTHING, Amount, Wanted, measure
 from preflab.experiments.plan import Plan, PlannedStage
 from preflab.experiments.sizes import ModelSize, model_size
-from preflab.model.files import quiet
+from preflab.model.files import at_revision, quiet
 from preflab.model.tokenizers import load_tokenizer
 from preflab.records import UserError
 from preflab.sandbox.tiny import build_tiny_model
@@ -91,7 +91,8 @@ class Lookup:
             raise UnknownError(f"{stage.name} makes no model")
         named = chat_template or getattr(settings, "chat_template", None)
         own = getattr(settings, "chat_template_kwargs", {})
-        return self.root(str(start), named, {**own, **(values or {})})
+        start = at_revision(str(start), getattr(settings, "revision", None))
+        return self.root(start, named, {**own, **(values or {})})
 
     def size(self, model: str) -> ModelSize:
         """Raises UnknownError where the model's configuration cannot be had."""

@@ -27,6 +27,7 @@ from preflab.experiments.work import (
     forward_seconds,
     loading_seconds,
 )
+from preflab.model.files import at_revision
 from preflab.model.snapshots import snapshots_of
 
 FRAME = 230  # tokens of a judge's prompt around the conversation and the two responses
@@ -47,22 +48,24 @@ class Asked:
 def generation_need(stage: PlannedStage, lookup: Lookup) -> Need:
     """Of `generate`."""
     settings: Any = stage.settings
-    asked = _asked(settings, settings.model, lookup)
-    return _responses(settings.model, settings, asked, settings.num_return_sequences, lookup)
+    model = at_revision(settings.model, settings.revision)
+    asked = _asked(settings, model, lookup)
+    return _responses(model, settings, asked, settings.num_return_sequences, lookup)
 
 
 def scoring_need(stage: PlannedStage, lookup: Lookup) -> Need:
     """Of `score`."""
     settings: Any = stage.settings
+    model = at_revision(settings.reward_model, settings.revision)
     made = _answers(settings.data, lookup)
     if made:
-        return reduce(add, (_scores(settings.reward_model, settings, asked, 1, lookup) for asked in made))
-    template = lookup.template(settings.reward_model, settings.chat_template, settings.chat_template_kwargs)
+        return reduce(add, (_scores(model, settings, asked, 1, lookup) for asked in made))
+    template = lookup.template(model, settings.chat_template, settings.chat_template_kwargs)
     limits = {"max_length": settings.max_length, "max_prompt_length": settings.max_prompt_length}
     amount = lookup.amount(settings.data, settings.format, template, wanted=Wanted(columns=settings.columns), **limits)
     rows = min(amount.rows, settings.max_samples or amount.rows)
     asked = Asked(rows, amount.prompt, amount.responses)
-    return _scores(settings.reward_model, settings, asked, 1, lookup) + Need(0, 0.0, 0, notes=(amount.counted,))
+    return _scores(model, settings, asked, 1, lookup) + Need(0, 0.0, 0, notes=(amount.counted,))
 
 
 def comparison_need(stage: PlannedStage, lookup: Lookup) -> Need:
@@ -164,7 +167,7 @@ def _answers(files: Sequence[str], lookup: Lookup) -> list[Asked]:
         if Path(file).exists() or stage is None or stage.command != "generate":
             return []
         settings: Any = stage.settings
-        asked = _asked(settings, settings.model, lookup)
+        asked = _asked(settings, at_revision(settings.model, settings.revision), lookup)
         found.append(Asked(asked.prompts * settings.num_return_sequences, asked.prompt, asked.response))
     return found
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from preflab.model.adapters import adapter_base
-from preflab.model.files import loading
+from preflab.model.adapters import adapter_base, base_revision
+from preflab.model.files import at_revision, gguf, loading, of_revision, where
 from preflab.model.snapshots import final_model
 
 
@@ -48,10 +47,11 @@ def model_size(name: str) -> ModelSize:
     configuration that can be had without running code that comes with it.
     """
     name = final_model(name) or name
-    name = adapter_base(name) or name
-    place, file = (str(Path(name).parent), Path(name).name) if name.endswith(".gguf") else (name, None)
+    if base := adapter_base(name):
+        name = at_revision(base, base_revision(name))
     with loading(name, "configuration"):
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False, **({"gguf_file": file} if file else {}))
+        options = {**gguf(name), **of_revision(name, None)}
+        config = AutoConfig.from_pretrained(where(name), trust_remote_code=False, **options)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
                 config, trust_remote_code=False

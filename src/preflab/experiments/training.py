@@ -29,6 +29,7 @@ from preflab.experiments.work import (
     training_bytes,
     training_seconds,
 )
+from preflab.model.files import at_revision
 from preflab.objectives import OBJECTIVES
 
 TIMES_LOADED = 3  # weights are read, hashed, and written
@@ -138,7 +139,7 @@ def training_need(stage: PlannedStage, lookup: Lookup) -> Need:
     """Tokens are those that are trained on, as `num_tokens` in the metrics counts them; time is that of all passes."""
     settings: Any = stage.settings
     notes = Notes()
-    size = notes.unless_unknown(lambda: lookup.size(settings.model))
+    size = notes.unless_unknown(lambda: lookup.size(at_revision(settings.model, settings.revision)))
     course = notes.unless_unknown(lambda: course_of(stage, lookup, notes))
     if course is None:
         return Need(None, None, None, notes=notes.texts)
@@ -225,7 +226,8 @@ def _amount(
     most: int | None,
     side: Side | None,
 ) -> Amount:
-    template = lookup.template(settings.model, settings.chat_template, settings.chat_template_kwargs)
+    model = at_revision(settings.model, settings.revision)
+    template = lookup.template(model, settings.chat_template, settings.chat_template_kwargs)
     ratio = settings.train_split_ratio if side else None
     # Where nothing is drawn, the rows of all seeds are the same, and are counted once.
     seed, margin = settings.seed if most or side else 0, settings.min_score_margin

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,9 +18,24 @@ from transformers.utils.hub import cached_file
 from preflab.model.damage import check_folder, check_gguf
 from preflab.records import UserError
 
+_AT = re.compile(r"(?P<id>\w[\w.-]*(?:/[\w.-]+)?)@(?P<revision>\w[\w./-]*)")
+
+
+def split_revision(name: str) -> tuple[str, str | None]:
+    """`org/model@v2` -> the hub's id and its branch, tag or commit; any other name, and a path that is there, -> itself
+    and None.
+    """
+    found = _AT.fullmatch(name)
+    return (found["id"], found["revision"]) if found and not Path(name).exists() else (name, None)
+
+
+def at_revision(name: str, revision: str | None) -> str:
+    """Both in one name, as `split_revision` takes them apart; a local path has no revision."""
+    return name if revision is None or Path(name).exists() else f"{split_revision(name)[0]}@{revision}"
+
 
 def where(name: str) -> str:
-    return str(Path(name).parent) if name.endswith(".gguf") else name
+    return str(Path(name).parent) if name.endswith(".gguf") else split_revision(name)[0]
 
 
 def gguf(name: str) -> dict[str, Any]:
@@ -27,7 +43,13 @@ def gguf(name: str) -> dict[str, Any]:
 
 
 def of_revision(name: str, revision: str | None) -> dict[str, str]:
-    """The option by which transformers loads a revision. Raises UserError for a local path, which has none."""
+    """The option by which transformers loads a revision, given apart or in the name (`org/model@v2`). Raises UserError
+    for a local path, which has none, and for two that differ.
+    """
+    named = split_revision(name)[1]
+    if named and revision not in (None, named):
+        raise UserError(f"revision {revision}: the model is named as {name}; give one of the two")
+    revision = named or revision
     if revision is None:
         return {}
     if Path(name).exists():
@@ -42,7 +64,8 @@ def find_file(name: str, file: str, revision: str | None = None) -> Path | None:
     if Path(name).is_dir():
         path = Path(name) / file
         return path if path.is_file() else None
-    found = cached_file(name, file, revision=revision, _raise_exceptions_for_missing_entries=False)
+    name, named = split_revision(name)
+    found = cached_file(name, file, revision=named or revision, _raise_exceptions_for_missing_entries=False)
     return None if found is None else Path(found)
 
 
@@ -52,7 +75,8 @@ def commit_of(name: str, revision: str | None = None) -> str | None:
     """
     if Path(name).exists():
         return None
-    found = try_to_load_from_cache(name, "config.json", revision=revision)
+    name, named = split_revision(name)
+    found = try_to_load_from_cache(name, "config.json", revision=named or revision)
     folder = Path(found).parent if isinstance(found, str) else Path()
     return folder.name if folder.parent.name == "snapshots" else None
 

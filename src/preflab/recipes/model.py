@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.adapters import Task, adapter_base, add_lora, merge_adapter
+from preflab.model.files import of_revision
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
 from preflab.model.responses import PROBE, Model, transformers_model
@@ -66,7 +67,8 @@ def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplat
             dropout=settings.lora_dropout,
             targets=settings.lora_target_modules,
         )
-        model.peft_config[model.active_adapter].revision = settings.revision  # of the base model, for who loads it
+        named = of_revision(settings.model, settings.revision)  # of the base model, for who loads it
+        model.peft_config[model.active_adapter].revision = named.get("revision")
     if settings.gradient_checkpointing:
         newer = getattr(inner, "activation_checkpointing_enable", None)  # as newer versions call it
         (newer or inner.gradient_checkpointing_enable)({"use_reentrant": False})

@@ -42,7 +42,8 @@ class CompareSettings(StudySettings, SamplingSettings):
     models: Annotated[tuple[str, ...], Positional()] = Field(
         min_length=2,
         description="The baseline, then those that should be better: models, folders of training runs, files of "
-        "responses, or `chosen` (of the prompts' preference data). `name=…` in front names one.",
+        "responses, or `chosen` (of the prompts' preference data). `name=…` in front names one; ID@REVISION is a hub's "
+        "model at a branch, tag or commit, here and wherever a model is named.",
     )
     reward_model: tuple[str, ...] = Field(default=(), description="Reward models that score all responses.")
     judge: tuple[str, ...] = Field(
