@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from preflab.analysis.study import Judge, JudgeKind
 from preflab.config import named
@@ -45,6 +45,7 @@ def try_out(models: Sequence[str], judges: Sequence[Judge], settings: StudySetti
     """
     trust = settings.trust_remote_code
     asked = {source: _tokenizer(source, settings) for source in models}
+    _apply_values(asked, settings.chat_template_kwargs)
     for judge in judges:
         if judge.kind in ("reward_model", "hf"):
             load_tokenizer(judge.source, trust_remote_code=trust)
@@ -65,5 +66,22 @@ def try_out(models: Sequence[str], judges: Sequence[Judge], settings: StudySetti
 def _tokenizer(source: str, settings: StudySettings) -> PreTrainedTokenizerBase:
     tokenizer = load_tokenizer(source, trust_remote_code=settings.trust_remote_code)
     apply_named_template(tokenizer, settings.chat_template)
-    apply_template_values(tokenizer, settings.chat_template_kwargs)
     return tokenizer
+
+
+def _apply_values(asked: Mapping[str, PreTrainedTokenizerBase], values: Mapping[str, Any]) -> None:
+    """The same values for all templates. Raises UserError with a way out where only some have such a switch."""
+    refused: dict[str, UserError] = {}
+    for source, tokenizer in asked.items():
+        try:
+            apply_template_values(tokenizer, values)
+        except UserError as error:
+            refused[source] = error
+    if not refused:
+        return
+    others = [source for source in asked if source not in refused]
+    way_out = (
+        f". {', '.join(others)} would take it: let each model answer with values of its own (preflab generate) and "
+        "compare the files of responses"
+    )
+    raise UserError(f"{next(iter(refused.values()))}{way_out if others else ''}")
