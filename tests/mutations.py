@@ -7,8 +7,10 @@ people's tools do.
 from __future__ import annotations
 
 import copy
+import faulthandler
 import json
 import random
+import resource
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,6 +26,9 @@ from preflab import cli
 
 SECONDS = 60
 """What no input may take longer than; most take a hundredth. Generous, as machines differ."""
+
+MOST_MEMORY = 1 << 31
+"""Bytes that no input may need beyond what all before it needed; most need a hundredth."""
 
 _PIECES = (
     *(b"\x00", b"\xff", b"\xef\xbb\xbf", b"\r\n", b'"', b"{", b"}", b"[", b"]", b":", b",", b"\\", b"\\ud800"),
@@ -47,27 +52,40 @@ class Ended:
     err: str
 
 
-class TooLongError(Exception):
-    """A command went on for more than SECONDS."""
+class TooLongError(BaseException):
+    """A command went on for more than SECONDS. No Exception, which those who load models take for a damaged file."""
+
+
+class TooMuchMemoryError(Exception):
+    """A command took more than MOST_MEMORY more than all before it."""
 
 
 @contextmanager
-def in_time(seconds: int = SECONDS) -> Iterator[None]:
+def bounded(seconds: int = SECONDS) -> Iterator[None]:
+    """Neither a hang nor memory without bound."""
+
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise TooLongError
 
-    before = signal.signal(signal.SIGALRM, stop)
+    before, peak = signal.signal(signal.SIGALRM, stop), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     signal.alarm(seconds)
+    # What hangs outside of Python hears no signal: then the process ends, and says where.
+    faulthandler.dump_traceback_later(3 * seconds, exit=True, file=sys.__stderr__)
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+    unit = 1 if sys.platform == "darwin" else 1024
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * unit
+    if more > MOST_MEMORY:
+        raise TooMuchMemoryError(f"{more >> 20} MiB")
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: str) -> Ended:
     """Run the command line in this process, within its time."""
-    with in_time(), pytest.raises(SystemExit) as caught:
+    with bounded(), pytest.raises(SystemExit) as caught:
         cli.main(words)
     out, err = capsys.readouterr()
     return Ended(int(caught.value.code or 0), out, err)
@@ -151,9 +169,11 @@ _TEXT = (".json", ".jsonl", ".csv", ".yaml", ".txt", ".jinja")
 
 
 def _overwritten(content: bytes, chance: random.Random) -> bytes:
-    """As long as it was, with a block of zeros or of other bytes behind its head: what only a checksum notices."""
-    at, length = chance.randrange(len(content) // 4, len(content)), chance.choice((1, 64, 512))
-    block = bytes(chance.choice((0, chance.randrange(256))) for _ in range(length))
+    """As long as it was, with zeros, ones (numbers that are NaN) or other bytes behind its head: what only a checksum
+    notices.
+    """
+    at, length = chance.randrange(len(content) // 4, len(content)), chance.choice((1, 64, 512, 1 << 14))
+    block = chance.choice((bytes(length), b"\xff" * length, chance.randbytes(length)))
     return content[:at] + block[: len(content) - at] + content[at + length :]
 
 

@@ -131,6 +131,30 @@ def test_parquet_and_gz(first: int, tmp_path: Path, capsys: Capture) -> None:
                     assert len(file.read().splitlines()) == 3, f"seed {seed}: {damaged!r}"
 
 
+@blocks(75)
+def test_saved_folders(first: int, tmp_path: Path, capsys: Capture) -> None:
+    """Folders as `datasets` saves them, of one data set and of several splits."""
+    from datasets import Dataset, DatasetDict
+
+    one = Dataset.from_list([ROWS[1]] * 3)
+    one.save_to_disk(str(tmp_path / "whole" / "one"))
+    DatasetDict({"train": one, "test": one}).save_to_disk(str(tmp_path / "whole" / "several"))
+    capsys.readouterr()
+    for seed, chance in seeds(first, "saved folders"):
+        kind, folder = chance.choice(("one", "several")), tmp_path / "folder"
+        shutil.copytree(tmp_path / "whole" / kind, folder)
+        path = chance.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
+        damage(path, chance)
+        ended = call(capsys, "data", "inspect", f"{folder}:train" if kind == "several" else str(folder), "--json")
+        where = f"seed {seed}, {path.relative_to(folder)}"
+        assert complaint(ended) is None, f"{where}: {complaint(ended)}"
+        if ended.code == 0:
+            shown = json.loads(ended.out)
+            counted = shown["usable"] + sum(one["count"] for one in shown["dropped"].values())
+            assert counted == 3, f"{where}: {counted} rows counted, 3 are there"
+        shutil.rmtree(folder)
+
+
 # ---- settings and experiments ----
 
 SETTINGS = b"""model: ./no-such-model
@@ -176,6 +200,42 @@ def test_settings(first: int, tmp_path: Path, capsys: Capture, monkeypatch: pyte
         ended = call(capsys, "train", "dpo", "dpo.yaml")
         assert complaint(ended) is None, f"seed {seed}: {complaint(ended)}"
         assert ended.code == 2, f"seed {seed}: there is no model, and yet it ended well"
+
+
+STUDY_SETTINGS = b"""prompts: [prompts.jsonl, "other.jsonl[:-300]"]
+max_samples: 10
+seed: 42
+overwrite: false
+max_new_tokens: 20
+top_p: 0.9
+chat_template_kwargs: {enable_thinking: false}
+columns: {prompt: user_query}
+"""
+OF_COMMANDS = {
+    "train sft": SETTINGS.replace(b"beta: 0.1\n", b""),
+    "train reward": SETTINGS.replace(b"beta: 0.1\n", b"max_steps: 3\n"),
+    "train kto": SETTINGS + b"desirable_weight: 1.5\nterms: [{objective: sft, weight: 0.1}]\n",
+    "generate": STUDY_SETTINGS + b"model: ./no-such-model\noutput: x.jsonl\ntemperature: 0.5\n",
+    "compare": STUDY_SETTINGS + b"models: [a=./no, b=./none]\njudge: [gold]\nout: study\nsubset_by: category\n",
+    "grid": STUDY_SETTINGS + b"models: [a=./no]\njudge: [gold]\ntemperatures: [0, 0.5]\nopponent: chosen\n",
+    "frontier": STUDY_SETTINGS + b"models: [a=./no]\nreference: ./none\nreward_model: ./no\nbest_of_n: [2, 4]\n",
+}
+
+
+@blocks(200)
+def test_settings_of_other_commands(
+    first: int, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed, chance in seeds(first, "settings of other commands"):
+        command = chance.choice(sorted(OF_COMMANDS))
+        content = broken(OF_COMMANDS[command], chance)
+        if chance.random() < 0.5:
+            content = as_json(changed(yaml.safe_load(OF_COMMANDS[command]), chance))
+        Path("s.yaml").write_bytes(content)
+        ended = call(capsys, *command.split(), "s.yaml")
+        assert complaint(ended) is None, f"seed {seed}, {command}: {complaint(ended)}"
+        assert ended.code == 2, f"seed {seed}, {command}: there is no model, and yet it ended well"
 
 
 @blocks(300)

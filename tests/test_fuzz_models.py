@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import tiny_runs
 import torch
+from mutations import bounded
 from tiny_gguf import write_gguf
 
 from preflab.generate import Sampling, encode_prompts, generate
@@ -60,10 +61,11 @@ def use(folder: Path) -> None:
     """Tokenise, load and generate, as commands do. A UserError is how a damaged file may end, and nothing else."""
     said = "fine"
     try:
-        template = template_of(str(folder), None)
-        model = _policy(folder).eval()
-        prompts, _ = encode_prompts([Comparison((Message("user", "Hello there"),), ())], template)
-        list(generate(model, template, prompts, Sampling(temperature=0.0, max_new_tokens=3)))
+        with bounded():
+            template = template_of(str(folder), None)
+            model = _policy(folder).eval()
+            prompts, _ = encode_prompts([Comparison((Message("user", "Hello there"),), ())], template)
+            list(generate(model, template, prompts, Sampling(temperature=0.0, max_new_tokens=3)))
     except UserError as error:
         said = str(error)
     assert said.strip()

@@ -15,6 +15,7 @@ from test_checkpoints import zero_last_block
 from tiny_runs import LORA, run, write_model
 
 from preflab import durable
+from preflab.cli import main
 from preflab.data.answers import read_answers
 from preflab.durable import CHECKSUMS, DamagedError, check_files, check_model, digests, read_metrics, whole_folder
 from preflab.model.load import load_model
@@ -49,6 +50,14 @@ def test_a_folder_takes_its_place_when_all_of_it_is_on_disk(tmp_path: Path, monk
     assert sorted(path.name for path in folder.iterdir()) == [CHECKSUMS, "part"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
     check_files(folder, read_json(folder / CHECKSUMS))
+
+
+def test_a_file_is_on_disk_under_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both what it holds and, after it got its name, the list of what its folder holds."""
+    done: list[str] = []
+    monkeypatch.setattr("os.fsync", lambda _: done.append(f"{(tmp_path / 'x.json').exists()}"))
+    write_json(tmp_path / "x.json", {})
+    assert done == ["False", "True"]
 
 
 def test_what_fails_half_way_leaves_the_old_folder(tmp_path: Path) -> None:
@@ -257,3 +266,18 @@ def test_merging_leaves_a_whole_folder(trained: Path, tmp_path: Path) -> None:
     merge_adapter(MergeSettings(adapter=trained / "lora" / "adapter", output_dir=tmp_path / "merged"))
     check_files(tmp_path / "merged", read_json(tmp_path / "merged" / CHECKSUMS))
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
+@pytest.mark.parametrize(
+    "command", ["winrate v.json", "data inspect v.jsonl", "data inspect v.csv", "judge v.json v.jsonl"]
+)
+def test_what_has_no_end_is_not_read(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place in ("v.json", "v.jsonl", "v.csv"):
+        (tmp_path / place).symlink_to("/dev/zero")
+    given = [str(tmp_path / word) if word.startswith("v.") else word for word in command.split()]
+    given += ["--judge", "gold"] if command.startswith("judge") else []
+    with pytest.raises(SystemExit) as caught:
+        main(given)
+    assert caught.value.code == 2
+    assert "device" in capsys.readouterr().err

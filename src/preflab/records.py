@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -26,6 +27,12 @@ class DisagreementError(UserError):
     def __init__(self, message: str, shown: object = None) -> None:
         super().__init__(message)
         self.shown = shown
+
+
+def refuse_device(path: Path) -> None:
+    """Raise UserError for what has no end to read to."""
+    if path.is_char_device() or path.is_block_device():
+        raise UserError(f"{path}: is a device, and no file")
 
 
 class RowError(UserError):

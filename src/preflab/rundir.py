@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from preflab.records import UserError
+from preflab.records import UserError, refuse_device
 from preflab.redaction import redact
 from preflab.terminal import is_main_process
 
@@ -110,6 +110,7 @@ def read_jsonl(path: Path, *, whole: bool = False) -> Iterator[dict[str, Any]]:
 
     Raises `UserError` with the line's number for any other line that is not a JSON object.
     """
+    refuse_device(path)
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -125,6 +126,7 @@ def read_jsonl(path: Path, *, whole: bool = False) -> Iterator[dict[str, Any]]:
 
 def read_json(path: Path) -> Any:
     """The value of a JSON file. Raises `UserError` when it is missing or not JSON."""
+    refuse_device(path)
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

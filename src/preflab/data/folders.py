@@ -100,7 +100,11 @@ def _entries(folder: Path) -> Sequence[Path]:
 
 
 def missing(path: Path) -> str:
-    """That the path is not there, and which name comes nearest to it in the deepest folder that exists."""
+    """That the path is not there, and which name comes nearest to it in the deepest folder that exists; or that what is
+    there is no file.
+    """
+    if path.exists():
+        return f"{path}: is no file, but a device or a pipe"
     place, missing = path.parent, path
     while not place.is_dir():
         place, missing = place.parent, place
