@@ -209,3 +209,28 @@ def test_a_file_of_somebody_elses_is_refused_by_name() -> None:
     assert leak_words("dpo", Leak(0, 3)) == ""
     assert leak_words("dpo", Leak(3, 3)) == "dpo was trained on all 3 prompts"
     assert leak_words("dpo", Leak(1, 1)) == "dpo was trained on the only prompt"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"model": 3, "data": [], "settings": "x"},
+        {"model": {"from": 5, "dtype": []}, "data": {"training": 1, "held_out": {"rows": "many", "split": "x"}}},
+        {"data": {"training": {"sources": 7, "rows": None, "dropped": {"too long": "all"}}}},
+    ],
+)
+def test_what_a_run_tells_in_another_shape_is_not_known(told: dict[str, Any]) -> None:
+    run = Run("runs/dpo", "train dpo", "ten", None, told)  # type: ignore[arg-type]
+    (table,) = as_run_tables(AsRun({}, {"dpo": Origin("model", "runs/dpo", runs=(run,))}))
+    assert "not known" in " ".join(cell.text + cell.detail for cell in table.rows[0])
+
+
+def test_long_lists_and_paths_keep_both_ends() -> None:
+    path = f"/{'a' * 300}/model"
+    told = {"settings": {"lora_target_modules": [f"m{n}" for n in range(40)]}, "model": {"from": path}}
+    (table,) = as_run_tables(AsRun({}, {"dpo": Origin("model", "d", runs=(Run(path, "train dpo", 1, None, told),))}))
+    start, settings = table.rows[0][2].text, table.rows[0][5].text
+    assert start.startswith("/aaa")
+    assert start.endswith("/model")
+    assert len(start) < 200
+    assert settings.endswith("m11, and 28 more")

@@ -14,6 +14,8 @@ from preflab.rundir import to_json
 
 TITLE = "Models and data as run"
 UNKNOWN = "not known"
+LONGEST = 160  # characters of a path or a value
+MOST_VALUES = 12  # of a list
 _HEAD = (
     "Model",
     "Made by",
@@ -63,7 +65,7 @@ def _run_of(training: Training) -> Run:
 
 def _prompts(found: AsRun) -> Table:
     prompts = found.prompts
-    asked = f"{int(prompts.get('asked') or 0):,}"
+    asked = _count(prompts.get("asked"))
     if prompts.get("drawn"):
         asked += f", drawn with seed {_all(prompts.get('seed'))}"
     head = ("From", "Prompts", *(f"Also trained on: {name}" for name in (*found.models, *found.judges)))
@@ -86,11 +88,11 @@ def _rows(name: str, origin: Origin, what: str = "") -> Iterator[tuple[Cell, ...
         yield _short(first, f"the {origin.kind} responses of the prompts’ data")
     elif not origin.runs:
         by = (
-            f"responses written by {origin.written_by}"
+            f"responses written by {_brief(origin.written_by)}"
             if origin.written_by
             else f"a file of responses; by whom is {UNKNOWN}"
         )
-        yield _short(first, by if origin.kind == "file" else UNKNOWN, origin.source)
+        yield _short(first, by if origin.kind == "file" else UNKNOWN, _brief(origin.source))
     for number, run in enumerate(origin.runs):
         yield _row(Cell(f"{name}, before that") if number else first, run)
 
@@ -101,15 +103,15 @@ def _short(name: Cell, made_by: str, place: str = "") -> tuple[Cell, ...]:
 
 def _row(name: Cell, run: Run) -> tuple[Cell, ...]:
     if run.command is None:
-        commit = (run.told.get("model") or {}).get("commit")
-        place = f"{run.folder}{f' at commit {commit}' if commit else ''}"
+        commit = _part(run.told, "model").get("commit")
+        place = f"{_brief(run.folder)}{f' at commit {commit}' if commit else ''}"
         return _short(name, f"{UNKNOWN}: no training of preflab lies beside it", place)
-    steps = "" if run.step is None else f"{run.step:,} step{'s' * (run.step != 1)}"
-    model, data = run.told.get("model") or {}, run.told.get("data") or {}
+    steps = "" if run.step is None else f"{_count(run.step)} step{'s' * (run.step != 1)}"
+    model, data = _part(run.told, "model"), _part(run.told, "data")
     dtype = f"weights in {model['dtype']}, arithmetic {_arithmetic(model)}" if model.get("dtype") else ""
     return (
         name,
-        Cell(run.command, " · ".join(filter(None, (steps, dtype, run.folder)))),
+        Cell(run.command, " · ".join(filter(None, (steps, dtype, _brief(run.folder))))),
         _start(run, model),
         _data(data.get("training")),
         _data(data["held_out"], otherwise="nothing") if "held_out" in data else Cell(UNKNOWN),
@@ -127,10 +129,10 @@ def _start(run: Run, model: Mapping[str, Any]) -> Cell:
     if not start:
         return Cell(UNKNOWN)
     if model.get("beside"):
-        return Cell(str(start), "a local folder")
+        return Cell(_brief(start), "a local folder")
     asked = f"revision {model['revision']}" if model.get("revision") else ""
     commit = f"commit {model['commit']}" if model.get("commit") else f"commit {UNKNOWN}"
-    return Cell(str(start), ", ".join(filter(None, (asked, commit))) if model else "")
+    return Cell(_brief(start), ", ".join(filter(None, (asked, commit))) if model else "")
 
 
 def _data(found: Any, otherwise: str = UNKNOWN) -> Cell:
@@ -138,12 +140,10 @@ def _data(found: Any, otherwise: str = UNKNOWN) -> Cell:
     if not isinstance(found, Mapping):
         return Cell(otherwise)
     split = found.get("split")
-    source = _all(found.get("sources")) or (f"{split:.3g} of the training prompts" if split else UNKNOWN)
-    dropped = found.get("dropped") or {}
-    parts = [f"{found.get('rows', 0):,} rows", f"{found.get('prompts', 0):,} prompts"]
-    if dropped:
-        reasons = listed([f"{count:,} {reason}" for reason, count in dropped.items()])
-        parts.append(f"{sum(dropped.values()):,} rows dropped ({reasons})")
+    source = _all(found.get("sources")) or (f"{split} of the training prompts" if split else UNKNOWN)
+    parts = [f"{_count(found.get('rows'))} rows", f"{_count(found.get('prompts'))} prompts"]
+    if dropped := _part(found, "dropped"):
+        parts.append(f"dropped rows: {listed([f'{_count(count)} {reason}' for reason, count in dropped.items()])}")
     return Cell(source, " · ".join(parts))
 
 
@@ -153,7 +153,24 @@ def _settings(changed: Any) -> str:
     return "\n".join(f"{name}: {_all(value)}" for name, value in changed.items()) or "none"
 
 
+def _part(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = told.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _count(value: object) -> str:
+    return f"{value:,}" if type(value) is int else UNKNOWN
+
+
 def _all(value: object) -> str:
+    """A value in words; of a long list the first ones, and how many more there are."""
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_all, value))
-    return value if isinstance(value, str) else "" if value is None else to_json(value)
+        more = [f"and {len(value) - MOST_VALUES} more"] if len(value) > MOST_VALUES else []
+        return ", ".join([*map(_all, value[:MOST_VALUES]), *more])
+    return "" if value is None else _brief(value if isinstance(value, str) else to_json(value))
+
+
+def _brief(value: object) -> str:
+    """A long text with its two ends."""
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
