@@ -8,7 +8,8 @@ import pytest
 
 from preflab.data.detect import choose_format
 from preflab.data.fields import Row
-from preflab.records import UserError
+from preflab.data.rows import read_row
+from preflab.records import RowError, UserError
 
 
 def rows(one: str, other: str) -> list[Row]:
@@ -61,3 +62,47 @@ def test_what_is_said_about_prompts_leaves_them_prompts(about: tuple[str, str]) 
 def test_a_truth_value_called_negative_says_nothing_of_responses() -> None:
     found = [{**row, "negative": bool(index % 2)} for index, row in enumerate(rows("response", "explanation"))]
     assert choose_format(None, found)[0] == "prompt-response"
+
+
+LISTS: Row = {"prompt": "Eggs?", "completions": ["In an oven.", "In water."]}
+
+
+@pytest.mark.parametrize("name", ["scores", "rewards", "ratings"])
+@pytest.mark.parametrize("texts", ["completions", "outputs", "answers", "candidates", "generations"])
+def test_a_list_beside_its_scores_is_ranked_by_them(texts: str, name: str) -> None:
+    row: Row = {"prompt": "Eggs?", texts: LISTS["completions"], name: [1, 5]}
+    _, form = choose_format(None, [row])
+    assert read_row(form, row).responses == ("In water.", "In an oven.")
+
+
+@pytest.mark.parametrize("texts", ["completions", "paragraphs"])
+def test_steps_and_their_labels_are_no_prompts(texts: str) -> None:
+    """As process supervision has them: a label for each step of one answer."""
+    row: Row = {"prompt": "Eggs?", texts: LISTS["completions"], "labels": [True, False]}
+    with pytest.raises(UserError, match=rf"layout that is not known \(see {texts}, labels\)"):
+        choose_format(None, [row])
+
+
+@pytest.mark.parametrize("numbers", [[False, True], [0, 1], ["0.5", "2"]])
+def test_numbers_of_unknown_meaning_forbid_to_take_the_first_for_the_best(numbers: list[object]) -> None:
+    row: Row = {"prompt": "Eggs?", "responses": LISTS["completions"], "is_correct": numbers}
+    with pytest.raises(UserError, match=r"does is_correct say how good .* --columns scores=is_correct"):
+        choose_format(None, [row])
+    _, form = choose_format("ranked", [row])
+    assert read_row(form, row).responses == ("In an oven.", "In water."), "as the message says: best first"
+    scored = {"prompt": "Eggs?", "responses": LISTS["completions"], "scores": numbers}
+    _, form = choose_format(None, [scored])
+    assert read_row(form, scored).responses == ("In water.", "In an oven."), "as the message says: by them"
+
+
+@pytest.mark.parametrize("key", ["content", "reasoning_content"])
+def test_a_part_that_is_not_to_be_trained_is_not(key: str) -> None:
+    part: dict[str, object] = {"type": "text", "text": "Hm.", "train": False}
+    answer = {"role": "assistant", "content": "In water.", key: [part]}
+    row: Row = {"messages": [{"role": "user", "content": "Eggs?"}, answer]}
+    _, form = choose_format(None, [row])
+    with pytest.raises(RowError, match=rf"messages\[1\].{key}\[0\].train. is false"):
+        read_row(form, row)
+    del part["train"]
+    read = read_row(form, row)
+    assert read.reasoning == (("Hm.",) if key == "reasoning_content" else ())

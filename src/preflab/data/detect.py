@@ -13,15 +13,19 @@ from preflab.data.layout import Format, Kind, renamed_row
 from preflab.data.lookalikes import is_about, preference_columns, unread_texts
 from preflab.data.names import (
     LABEL,
+    LIST_RANKS,
+    LIST_SCORES,
     SYSTEM,
     could_be_candidates,
     could_be_choices,
     could_be_conversations,
     could_be_prompts,
     could_be_responses,
+    could_be_scored,
     holds_conversations,
     is_number,
     other_pairs,
+    parallel_lists,
     score_columns,
     texts_of_unknown_meaning,
     truths,
@@ -107,7 +111,7 @@ def _detect(sample: Sequence[Row]) -> tuple[str, Format]:
     (fit,) = fits
     if fit.form.kind in ("demonstration", "prompts"):
         _refuse_preferences(fit, sample)
-    if question := fit.question or _question_of_a_guess(fit.form, sample):
+    if question := fit.question or _question_of_a_guess(fit.form, sample) or _question_of_an_order(fit.form, sample):
         raise UserError(question)
     return fit.name, fit.form
 
@@ -117,8 +121,10 @@ def _refuse_preferences(fit: _Fit, sample: Sequence[Row]) -> None:
     labels = [name for name in LABEL if truths(values(sample, name)) == "yes"]
     read = {*fit.columns, *fit.form.optional, *SYSTEM, *labels}
     found = preference_columns(sample, read)
-    if fit.form.kind == "prompts" and len(texts := unread_texts(sample, read)) > 1:
-        found = found or texts
+    if fit.form.kind == "prompts" and not found:
+        texts = unread_texts(sample, read)
+        lists = [name for pair in parallel_lists(sample) if not read & set(pair) for name in pair]
+        found = texts if len(texts) > 1 else list(dict.fromkeys(lists))
     if found:
         raise UserError(
             f"{_columns_of(sample)}: {_of_preferences(found)}. Rename the columns, or give a function of your own with "
@@ -194,6 +200,7 @@ def _other_names(form: Format, sample: Sequence[Row]) -> tuple[Mapping[str, str]
         (form.response, "response", could_be_responses),
         (form.choice, "choice", could_be_choices),
         (form.candidates, "list of responses", could_be_candidates),
+        (form.scored, "list of responses", could_be_scored),
         (form.conversation, "conversation", could_be_conversations),
     ):
         if not column or values(sample, column):
@@ -235,6 +242,20 @@ def _question_of_a_guess(form: Format, sample: Sequence[Row]) -> str:
     return (
         f"{_columns_of(sample)}: is {' or '.join(found)} the prompt of chosen and rejected? If so, say it with "
         f"--columns prompt={found[0]}; if the prompt is what both begin with, with --format trl-implicit"
+    )
+
+
+def _question_of_an_order(form: Format, sample: Sequence[Row]) -> str:
+    """The question whether a list of numbers ranks a list of responses, which would be taken to stand best first."""
+    listed = _sources(form.columns, form)
+    known = {*LIST_SCORES, *LIST_RANKS}
+    beside = [(texts, numbers) for texts, numbers in parallel_lists(sample) if texts in listed]
+    if known.isdisjoint(form.optional) or not beside or any(numbers in known for _, numbers in beside):
+        return ""
+    texts, numbers = beside[0]
+    return (
+        f"{_columns_of(sample)}: does {numbers} say how good each of {texts} is? If so, say it with "
+        f"--columns scores={numbers}; if {texts} stand best first, choose the format with --format"
     )
 
 

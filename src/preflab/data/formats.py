@@ -174,6 +174,7 @@ FORMATS: dict[str, Format] = {
         optional=(*LIST_SCORES, *LIST_RANKS),
         roles=_SCORES,
         prompt="prompt",
+        scored="responses",
     ),
     "verdicts": Format(
         pairs.verdicts,

@@ -35,6 +35,7 @@ class Format:
             for which there may be columns with scores.
         choice: the column that says which of them is better, if rows may have it under another name (`names.CHOICE`).
         candidates: the column with a list of responses as objects, likewise (`names.CANDIDATES`).
+        scored: the column with a list of responses as texts, likewise where a list of their scores stands beside it.
         conversation: the column with prompt and response as chat messages, likewise (`names.CONVERSATION`).
         guesses: whether its prompt is but a guess, which any column that could be the prompt forbids.
         own: whether it is a function of the user's, which does all itself.
@@ -63,6 +64,7 @@ class Format:
     responses: tuple[str, ...] = ()
     choice: str = ""
     candidates: str = ""
+    scored: str = ""
     conversation: str = ""
     guesses: bool = False
     own: bool = False

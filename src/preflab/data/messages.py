@@ -293,7 +293,9 @@ def _part(part: object, name: str) -> tuple[bool, str]:
 
 def _reasoning(item: Row, name: str, thought: str) -> str:
     """What was thought before the content: a field of its own, under any of its names, or parts of the content."""
-    found = {key: as_text(item[key], f"{name}.{key}") for key in _REASONING_KEYS if not is_nothing(item.get(key))}
+    found = {
+        key: "".join(_content(item[key], f"{name}.{key}")) for key in _REASONING_KEYS if not is_nothing(item.get(key))
+    }
     if thought:
         found["content"] = thought
     if len({text.strip() for text in found.values()}) > 1:
@@ -302,7 +304,18 @@ def _reasoning(item: Row, name: str, thought: str) -> str:
 
 
 def _refuse_untrained(item: Row, name: str) -> None:
-    """A turn that is to be trained must not say that it is not, or only by half: preflab trains a whole last turn."""
+    """A turn that is to be trained must not say that it is not, or only by half, nor may a part of its content: preflab
+    trains a whole last turn.
+    """
+    _refuse_weights(item, name)
+    for key in (*_CONTENT_KEYS, *_REASONING_KEYS):
+        if isinstance(parts := item.get(key), list):
+            for index, part in enumerate(parts):
+                if isinstance(part, dict):
+                    _refuse_weights(part, f"{name}.{key}[{index}]")
+
+
+def _refuse_weights(item: Row, name: str) -> None:
     for key in _WEIGHT_KEYS:
         value = item.get(key)
         if is_nothing(value):

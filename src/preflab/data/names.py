@@ -7,7 +7,7 @@ prompt, the user is asked (`preflab.data.detect`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -207,6 +207,34 @@ def could_be_candidates(rows: Sequence[Row], taken: Iterable[str]) -> list[str]:
     """The columns, of those not `taken`, that have the name of a list of responses and hold objects."""
     present = {str(name) for row in rows for name in row} - set(taken)
     return [name for name in CANDIDATES if name in present and _most(values(rows, name), _are_objects)]
+
+
+def could_be_scored(rows: Sequence[Row], taken: Iterable[str]) -> list[str]:
+    """The columns that have the name of a list of responses and hold texts, beside as many scores or ranks."""
+    scored = {texts for texts, numbers in parallel_lists(rows) if numbers in (*LIST_SCORES, *LIST_RANKS)}
+    return [name for name in CANDIDATES if name in scored - set(taken)]
+
+
+def parallel_lists(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Columns with a list of texts, and columns with as many numbers or truth values in each of most rows."""
+    names = dict.fromkeys(str(name) for row in rows for name in row)
+    lengths = {name: [_length(row.get(name), lambda item: isinstance(item, str)) for row in rows] for name in names}
+    numbers = {name: [_length(row.get(name), is_judged) for row in rows] for name in names}
+    return [
+        (name, other)
+        for name, other in product(names, names)
+        if name != other
+        and 2 * sum(one > 1 and one == two for one, two in zip(lengths[name], numbers[other], strict=True)) > len(rows)
+    ]
+
+
+def _length(value: object, fits: Callable[[object], bool]) -> int:
+    return len(value) if isinstance(value, list) and all(map(fits, value)) else 0
+
+
+def is_judged(value: object) -> bool:
+    """A number, or a truth value: right or wrong, wanted or not."""
+    return isinstance(value, bool) or is_number(value)
 
 
 def _are_objects(value: object) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from preflab.data.fields import Row, as_text, excerpt, number, present, records, text
 from preflab.data.messages import conversation, user
-from preflab.data.names import LIST_RANKS, LIST_SCORES, is_number, said
+from preflab.data.names import LIST_RANKS, LIST_SCORES, is_judged, is_number, said
 from preflab.data.parsers.alpaca import alpaca_prompt
 from preflab.records import Comparison, Message, RowError
 
@@ -65,9 +65,9 @@ def _ranked(row: Row, prompt: tuple[Message, ...], name: str) -> Comparison:
 def _numbers(row: Row, name: str, count: int) -> list[float]:
     """A number for each response, more being better; none where the column is something else than a list of numbers."""
     values = row[name]
-    if not isinstance(values, list) or not any(map(is_number, values)):
+    if not isinstance(values, list) or not any(map(is_judged, values)):
         return []
-    if len(values) != count or not all(map(is_number, values)):
+    if len(values) != count or not all(map(is_judged, values)):
         raise RowError("scores do not fit", f"`{name}` is {excerpt(values)}, and there are {count} responses")
     sign = -1 if name in LIST_RANKS else 1
     return [sign * float(value) for value in values]
