@@ -218,6 +218,15 @@ def test_a_manifest_of_the_wrong_kind_is_one_message(manifest: str, trained: Pat
         generate_responses(settings)
 
 
+def test_what_a_kill_at_the_very_end_left_is_removed(trained: Path, tmp_path: Path) -> None:
+    given = {"model": str(trained / "tiny"), "prompts": ("sandbox:prompts?rows=2",), "max_new_tokens": 4}
+    settings = GenerateSettings(**given, output=tmp_path / "r.jsonl")
+    whole = generate_responses(settings).output.read_bytes()
+    (tmp_path / "r.unfinished.jsonl").write_bytes(whole)  # the file has got its name, and this was not removed yet
+    assert generate_responses(settings).output.read_bytes() == whole
+    assert not (tmp_path / "r.unfinished.jsonl").exists()
+
+
 # ---- the reference's cache -----------------------------------------------------------------------------------------
 
 

@@ -80,6 +80,8 @@ def open_output(
         state = "done" if output.exists() else "resume"
     if state == "done":
         check_rows(output, manifest)
+        with suppress(OSError):  # left by a kill at the very end; a folder that can only be read stays as it is
+            unfinished(output).unlink(missing_ok=True)
     if state == "new":
         for path in (output, unfinished(output), beside(output, "summary.json"), manifest):
             path.unlink(missing_ok=True)
