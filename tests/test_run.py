@@ -281,6 +281,9 @@ def test_a_dry_run_tells_and_does_nothing() -> None:
     start()
     shown = str(start("second.beta=0.5", "gather.title=x", dry_run=True))
     assert CALLS == []
+    assert shown.startswith("out: "), "the file's title may say what is not done with other settings"
+    assert str(start(dry_run=True)).startswith("A chain: ")
+    assert str(start("second.beta=0.5", "title=Mine", dry_run=True)).startswith("Mine: ")
     assert "first: make: done" in shown
     assert "second: make, after first: made from other inputs; needs --overwrite" in shown
     assert "settings.beta: 0.2 there, 0.5 now" in shown

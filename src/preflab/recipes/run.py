@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from preflab.analysis.experiment import heading
 from preflab.config import resolved
 from preflab.experiments.inputs import KnownFiles, Standing, State, inputs_of, made_by, several, standing
 from preflab.experiments.plan import Plan, PlannedStage, read_plan
@@ -48,6 +49,7 @@ class RunResult:
 class Outlook:
     """What a run would do: where every stage stands, what has changed of it, and what it would take."""
 
+    heading: str
     plan: Plan
     standings: Mapping[str, Standing]
     estimates: Sequence[Estimate]
@@ -57,7 +59,7 @@ class Outlook:
 
         from preflab.experiments.estimate import as_table
 
-        lines = [f"{self.plan.title}: {len(self.plan.stages)} stages, in {self.plan.output_dir}"]
+        lines = [f"{self.heading}: {len(self.plan.stages)} stages, in {self.plan.output_dir}"]
         for stage in self.plan.stages:
             found = self.standings[stage.name]
             after = f", after {several(stage.after)}" if stage.after else ""
@@ -99,7 +101,8 @@ def run_experiment(settings: RunSettings) -> RunResult | Outlook:
 
         standings = _Ledger(plan).standings()
         done = [name for name, found in standings.items() if found.state == "done"]
-        return Outlook(plan, standings, estimate(plan, done=done))
+        head = heading(plan.title, plan.name, settings.assignments)
+        return Outlook(head, plan, standings, estimate(plan, done=done))
     with alone_with(plan.output_dir / "experiment.json"):
         return _run(plan, settings)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preflab.analysis.experiment import Experiment, Results
+from preflab.analysis.experiment import Experiment, Results, heading
 from preflab.analysis.wording import duration
 from preflab.report.experiment_plan import plan_section
 from preflab.report.experiment_sections import first_findings, sections
@@ -40,12 +40,8 @@ def write_experiment(
 
 
 def _heading(experiment: Experiment, manifest: Mapping[str, Any]) -> str:
-    """The title of the experiment's file, where that was run as it stands. With other models, data or settings it may
-    say what was not done, so the name stands in; a title that was given with the command is as good as the file's.
-    """
-    changed = [str(each) for each in (manifest.get("settings") or {}).get("assignments") or ()]
-    names = {each.partition("=")[0] for each in changed}
-    return experiment.title if "title" in names or names <= {"output_dir"} else experiment.name
+    assignments = [str(each) for each in (manifest.get("settings") or {}).get("assignments") or ()]
+    return heading(experiment.title, experiment.name, assignments)
 
 
 def _summary(experiment: Experiment) -> str:
