@@ -80,8 +80,9 @@ def open_output(
         state = "done" if output.exists() else "resume"
     if state == "done":
         check_rows(output, manifest)
-        with suppress(OSError):  # left by a kill at the very end; a folder that can only be read stays as it is
-            unfinished(output).unlink(missing_ok=True)
+        if ending == ".jsonl":  # beside finished verdicts it can hold new ones
+            with suppress(OSError):  # left by a kill at the very end; a folder that can only be read stays as it is
+                unfinished(output).unlink(missing_ok=True)
     if state == "new":
         for path in (output, unfinished(output), beside(output, "summary.json"), manifest):
             path.unlink(missing_ok=True)
