@@ -134,3 +134,27 @@ def test_21_a_tracker_without_its_package(
     said = refused(capsys, "train", kind, *words, "--report-to", tracker)
     assert f"pip install {tracker}" in said
     assert not (tmp_path / "run").exists()
+
+
+# ---- 27 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("yaml-bool-tag.yaml", "line 1: not valid YAML: 'maybe' cannot be read as !!bool"),
+        ("yaml-int-tag.yaml", "line 2: not valid YAML: 'abc' cannot be read as !!int"),
+        ("yaml-timestamp.yaml", "line 1: not valid YAML: 'x' cannot be read as !!timestamp"),
+        ("yaml-deep.yaml", "line 1: not valid YAML: more than 50 lists and mappings lie within one another"),
+        ("yaml-int5000.yaml", "line 1: not valid YAML: a whole number of 4301 digits is too long"),
+    ],
+)
+def test_27_malformed_settings(name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("train", "dpo", case(f"27-malformed/{name}"), "--model", tmp_path, "--output-dir", tmp_path / "run")
+    assert f"{name}, {message}" in refused(capsys, *words)
+
+
+def test_27_a_sample_s_number_of_thousands_of_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "winrate", case("27-malformed/winrate-sample-id.json"))
+    assert "`sample_id` ends in a number of 4,301 digits; a row and a sample, such as 12/0, is needed" in said
+    assert len(said) < 400

@@ -49,6 +49,8 @@ _ORDERS: Mapping[str, Order] = {
 # By place, where the judge's letter was not translated.
 _PLACES: Mapping[str, Winner] = {"a": "first", "b": "second"}
 
+_MOST_DIGITS = 100  # of a sample's number; a longer one is damage
+
 _RAW = ("raw", "raw_judgement", "raw_response", "raw_gpt4_response")
 _PROMPT = ("prompt", "instruction")
 _ROLES: tuple[Role, ...] = ("system", "user", "assistant")
@@ -137,6 +139,11 @@ def _sample_id(row: Row, number: int) -> str:
         return str(number)
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise UserError(f"`sample_id` is {_found(value)}; text or a whole number is needed")
+    digits = len(place) if isinstance(value, str) and (place := value.rpartition("/")[2]).isdecimal() else 0
+    if digits > _MOST_DIGITS:
+        raise UserError(
+            f"`sample_id` ends in a number of {digits:,} digits; a row and a sample, such as 12/0, is needed"
+        )
     return str(value)
 
 
