@@ -131,7 +131,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise UserError(f"{path}: not valid JSON: it is nested too deeply") from error
+    except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from error
 
 
