@@ -242,11 +242,18 @@ def test_what_cannot_be_understood_is_named(tmp_path: Path, value: Any, message:
     assert str(caught.value).startswith(str(path))
 
 
-def test_nesting_without_end_is_named(tmp_path: Path) -> None:
-    for name in ("a.json", "a.jsonl", "a.unfinished.jsonl"):
-        (tmp_path / name).write_text("[" * 100_000)
-        with pytest.raises(UserError, match="nested too deeply|not a JSON object"):
-            read_verdicts(tmp_path / name)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.json", "nested too deeply"),
+        ("a.jsonl", "line 1: not a JSON object"),
+        ("a.unfinished.jsonl", "there is no judgement in it"),  # as where a kill cut the line short
+    ],
+)
+def test_nesting_without_end_is_named(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("[" * 100_000)
+    with pytest.raises(UserError, match=message):
+        read_verdicts(tmp_path / name)
 
 
 def test_a_file_of_rows_that_was_cut_is_refused(tmp_path: Path) -> None:
