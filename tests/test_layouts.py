@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from preflab.data.columns import renamed
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.detect import choose_format
 from preflab.data.layouts import LAYOUTS
@@ -207,10 +208,25 @@ def test_ties_are_dropped_as_no_preference(name: str) -> None:
     assert caught.value.reason == "no preference"
 
 
+def test_a_choice_of_0_and_1_between_responses_1_and_2_is_not_guessed() -> None:
+    rows = [two("response_1", "response_2", prompt=Q, label=label) for label in (0, 1, 1)]
+    with pytest.raises(UserError, match=r"does label count from 0.*response_0=response_1,response_1=response_2"):
+        choose_format(None, rows)
+    counted = [renamed(row, {"response_0": "response_1", "response_1": "response_2"}) for row in rows]
+    form = choose_format(None, counted)[1]
+    assert [parse_row(form, row).responses[0] for row in counted] == [WORSE, BETTER, BETTER]
+    form = choose_format("winner-12", rows)[1]
+    assert parse_row(form, rows[1]).responses[0] == WORSE
+    assert choose_format(None, [*rows, {**rows[0], "label": 2}])[0] == "winner-12"
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
         (two("response_a", "response_b", prompt=Q, winner=1), "unclear preference"),
+        (two("response_1", "response_2", prompt=Q, winner=True), "unclear preference"),
+        (two("response_1", "response_2", prompt=Q, winner=False), "unclear preference"),
+        (two("response_1", "response_2", question=Q, overall_response=True), "no preference"),
         (two("response_a", "response_b", prompt=Q, winner="the nicer one"), "unclear preference"),
         (two("response_0", "response_1", prompt=Q, choice=2), "unclear preference"),
         (two("response_a", "response_b", prompt=Q, winner="x", model_a="x", model_b="x"), "unclear preference"),

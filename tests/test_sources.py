@@ -227,6 +227,15 @@ def test_a_bad_file_is_one_message_with_file_and_line(name: str, content: bytes,
         rows_of(open_source(str(tmp_path / name)))
 
 
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_a_hundred_thousand_names_are_compared_in_one_pass(ending: str, tmp_path: Path) -> None:
+    names = [*(f"c{number}" for number in range(100_000)), "c99999"]
+    content = ",".join(names) if ending == "csv" else "[{" + ",".join(f'"{name}": 1' for name in names) + "}]"
+    (tmp_path / f"a.{ending}").write_text(content)
+    with pytest.raises(UserError, match=r"'c99999' (appears more than once|stands twice)"):
+        rows_of(open_source(str(tmp_path / f"a.{ending}")))
+
+
 def test_rows_before_a_bad_line_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(GOOD + b"{oops}")
     rows = iter(open_source(str(tmp_path / "a.jsonl")))

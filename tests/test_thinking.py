@@ -15,6 +15,17 @@ HARMONY = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>
 
 
 @pytest.mark.parametrize(
+    ("text", "finished"),
+    [("<|channel|>analysis" * 30_000, False), ("<think>a</think>" * 100_000, True), ("</think>" * 100_000, True)],
+    ids=["channels without a message", "thoughts", "closing tags"],
+)
+def test_a_response_that_repeats_its_marks_is_read_in_one_pass(text: str, finished: bool) -> None:
+    """Models that have lost their way write such; where every mark looked through all that follows, it took hours."""
+    found = split_reasoning(text)
+    assert (found.response, found.finished) == ("", finished)
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("Yes.", Spoken("Yes.")),

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from preflab.records import UserError
-from preflab.rundir import digest_file, read_json, read_jsonl, stage_state, sync, write_json
+from preflab.rundir import digest_file, read_json, read_jsonl, read_object, stage_state, sync, write_json
 from preflab.terminal import say
 
 CHECKSUMS = "checksums.json"
@@ -90,7 +90,7 @@ def sealed_rows(path: Path, manifest: Path) -> Iterator[None]:
 
     Whoever is killed in between leaves a manifest that says nothing of the file, never one that contradicts it.
     """
-    head = {name: value for name, value in read_json(manifest).items() if name != "sha256"}
+    head = {name: value for name, value in read_object(manifest).items() if name != "sha256"}
     write_json(manifest, head)
     yield
     write_json(manifest, {**head, "sha256": digest_file(path)})

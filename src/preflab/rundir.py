@@ -94,7 +94,7 @@ def append_jsonl(path: Path, rows: Iterable[object]) -> None:
     try:
         with path.open("a+b") as file:
             tail = _unfinished_line(path)
-            if tail and _is_object(tail):
+            if tail and _parse_object(tail) is not None:
                 text = b"\n" + text  # whole, but for its line break: an editor left it so
             elif tail:
                 file.truncate(file.seek(0, os.SEEK_END) - len(tail))
@@ -135,6 +135,13 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not valid JSON: it is nested too deeply") from error
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object of a JSON file. Raises `UserError` as `read_json` does, and for any other value."""
+    if isinstance(found := read_json(path), dict):
+        return found
+    raise UserError(f"{path}: an object with named fields is needed; found {to_json(found)[:60]}")
 
 
 def digest_file(path: Path) -> str:
@@ -197,10 +204,6 @@ def _parse_object(line: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
-
-
-def _is_object(line: bytes) -> bool:
-    return _parse_object(line) is not None
 
 
 # ---- the manifest --------------------------------------------------------------------------------------------------
@@ -277,8 +280,10 @@ def _git_state() -> dict[str, object] | None:
         return run.stdout.strip()
 
     try:
-        modified = git("status", "--porcelain", "--untracked-files=no") != ""
-        return {"commit": git("rev-parse", "HEAD"), "modified": modified}
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "modified": git("status", "--porcelain", "--untracked-files=no") != "",
+        }
     except (OSError, subprocess.SubprocessError):
         return None
 

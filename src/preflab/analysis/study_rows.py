@@ -49,7 +49,8 @@ def read_study(folder: Path) -> Study:
 def _check_names(path: Path, models: tuple[Player, ...], judges: tuple[Judge, ...]) -> None:
     """Names are names of files in the study's folder, and nowhere else."""
     for kind, names in (("models", [m.name for m in models]), ("judges", [j.name for j in judges])):
-        if len(set(names)) < len(names) or not all(re.fullmatch(r"\w[\w.-]*", str(name)) for name in names):
+        plain = all(isinstance(name, str) and re.fullmatch(r"\w[\w.-]*", name) for name in names)
+        if not plain or len(set(names)) < len(names):
             raise UserError(
                 f"{path}: the {kind} are called {', '.join(map(str, names))}; plain names that differ are needed"
             )

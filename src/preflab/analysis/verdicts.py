@@ -40,7 +40,7 @@ from preflab.analysis.verdict_rows import (
 )
 from preflab.records import DisagreementError, Judgement, Message, Outcome, Pair, SampleVerdict, UserError, unit_of
 from preflab.redaction import redact
-from preflab.rundir import read_json, read_jsonl, to_json, write_json
+from preflab.rundir import read_json, read_jsonl, read_object, to_json, write_json
 
 OUTCOMES: tuple[Outcome, ...] = ("win", "loss", "tie", "error")
 POINTS: Mapping[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}
@@ -278,8 +278,9 @@ def _unnested(path: Path, read: Callable[[], Any]) -> Any:
 def _manifest_metadata(path: Path) -> dict[str, Any]:
     """Who judges whom in an unfinished file, as far as the manifest beside it says."""
     manifest = path.with_name(path.name.removesuffix(UNFINISHED) + ".manifest.json")
-    data = read_json(manifest).get("data") if manifest.exists() else None
-    return {name: data[name] for name in ("judge", "model", "opponent") if name in data} if data else {}
+    data = read_object(manifest).get("data") if manifest.exists() else None
+    known = data if isinstance(data, dict) else {}
+    return {name: known[name] for name in ("judge", "model", "opponent") if name in known}
 
 
 def _parse(

@@ -111,7 +111,8 @@ def _detect(sample: Sequence[Row]) -> tuple[str, Format]:
     (fit,) = fits
     if fit.form.kind in ("demonstration", "prompts"):
         _refuse_preferences(fit, sample)
-    if question := fit.question or _question_of_a_guess(fit.form, sample) or _question_of_an_order(fit.form, sample):
+    question = fit.question or _question_of_a_guess(fit.form, sample) or _question_of_an_order(fit.form, sample)
+    if question := question or _question_of_zero(fit, sample):
         raise UserError(question)
     return fit.name, fit.form
 
@@ -256,6 +257,25 @@ def _question_of_an_order(form: Format, sample: Sequence[Row]) -> str:
     return (
         f"{_columns_of(sample)}: does {numbers} say how good each of {texts} is? If so, say it with "
         f"--columns scores={numbers}; if {texts} stand best first, choose the format with --format"
+    )
+
+
+def _question_of_zero(fit: _Fit, sample: Sequence[Row]) -> str:
+    """The question whether a choice between responses 1 and 2 counts from 0, where it is 0 or 1 and never above: 1 is
+    the second then, and else the first, with 0 for a tie as in AlpacaEval's older files.
+    """
+    form = fit.form
+    if not form.choice or not form.responses[-1].endswith("_2"):
+        return ""
+    others = {target: name for name, target in form.renamed.items()}
+    choice, first, second = (others.get(name, name) for name in (form.choice, *form.responses))
+    if {float(value) for value in values(sample, choice) if is_number(value)} != {0.0, 1.0}:
+        return ""
+    zero, one = (name.removesuffix("_1").removesuffix("_2") + f"_{at}" for at, name in enumerate(form.responses))
+    return (
+        f"{_columns_of(sample)}: does {choice} count from 0? It is 0 or 1, so 1 could be the first response or the "
+        f"second. If it counts from 0, say so with --columns {zero}={first},{one}={second}; if 1 is the first and 0 a "
+        f"tie, with --format {fit.name}"
     )
 
 

@@ -73,6 +73,8 @@ def choice(row: Row, name: str, allowed: Sequence[int]) -> int:
     if row.get(name, 0) in (None, "") or row.get(name) != row.get(name):
         raise RowError("no preference", f"`{name}` is empty; it must be {' or '.join(map(str, allowed))}")
     value = number(row, name)
+    if isinstance(row[name], bool) and 0 not in allowed:  # true is not the number of a response
+        raise RowError("no preference", f"`{name}` is {row[name]}; it must be {' or '.join(map(str, allowed))}")
     if value not in allowed:
         raise RowError("no preference", f"`{name}` is {value:g}; it must be {' or '.join(map(str, allowed))}")
     return int(value)

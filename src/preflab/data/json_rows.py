@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from preflab.data.fields import excerpt
-from preflab.data.reading import LONGEST_ROW, NOT_UTF8, TOO_LONG, BinaryFile, FileError, kind_of, lines_of
+from preflab.data.reading import (
+    LONGEST_ROW,
+    NOT_UTF8,
+    TOO_LONG,
+    BinaryFile,
+    FileError,
+    given_twice,
+    kind_of,
+    lines_of,
+)
 
 _DEEPEST = 200  # brackets within brackets: several times what any row needs, and no trouble for what follows
 _MOST_DIGITS = 1000
@@ -33,8 +42,7 @@ def _whole_number(digits: str) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = given_twice(name for name, _ in pairs)
         raise _ValueRefusedError(
             f"the field {excerpt(twice)} stands twice in one object, and only one of them can be meant"
         )

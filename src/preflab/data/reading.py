@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -65,6 +65,16 @@ def lines_of(file: BinaryFile) -> Iterator[bytes]:
         if len(line) > LONGEST_ROW:
             raise FileError(TOO_LONG, number)
         yield line
+
+
+def given_twice(names: Iterable[str]) -> str | None:
+    """The first name that came before, None where all differ; there may be a million of them."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def kind_of(value: Any) -> str:

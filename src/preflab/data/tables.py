@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from preflab.data.fields import excerpt
-from preflab.data.reading import LONGEST_ROW, NOT_UTF8, BinaryFile, FileError, lines_of
+from preflab.data.reading import LONGEST_ROW, NOT_UTF8, BinaryFile, FileError, given_twice, lines_of
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SNIFFED = 1 << 16  # bytes from which the delimiter is told
@@ -31,9 +31,8 @@ def csv_rows(file: BinaryFile) -> Iterator[Any]:
         header = next(reader, None)
         if header is None:
             return
-        twice = sorted({name for name in header if header.count(name) > 1})
-        if twice:
-            raise FileError(f"column {twice[0]!r} appears more than once in the header", 1)
+        if (twice := given_twice(header)) is not None:
+            raise FileError(f"column {excerpt(twice)} appears more than once in the header", 1)
         for cells in reader:
             if not cells:
                 continue
@@ -116,9 +115,8 @@ def arrow_rows(file: BinaryFile) -> Iterator[Any]:
 
 
 def _rows(schema: Any, batches: Iterable[Any]) -> Iterator[Any]:
-    names = list(schema.names)
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise FileError(f"column {excerpt(twice[0])} appears more than once")
+    if (twice := given_twice(schema.names)) is not None:
+        raise FileError(f"column {excerpt(twice)} appears more than once")
     for batch in batches:
         batch.validate(full=True)  # a damaged one can point outside itself, and would end the process
         for start in range(0, batch.num_rows, _BATCH):

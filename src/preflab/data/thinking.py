@@ -16,10 +16,12 @@ TAGS: Mapping[str, str] = {
 """What stands before and behind a thought."""
 
 # gpt-oss's format (harmony): `<|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>…`.
-_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)((?!<\|message\|>).)*<\|message\|>", re.DOTALL)
+_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)\b((?!<\|(?:message|channel)\|>).)*<\|message\|>", re.DOTALL)
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 # The same from servers that drop special tokens.
 _BARE_CHANNELS = re.compile(r"\A(?:analysis|commentary)(.*)assistantfinal(.*)\Z", re.DOTALL)
+
+_SPACE = re.compile(r"\s*")
 
 Span = tuple[int, int]
 
@@ -105,6 +107,7 @@ def _channels(text: str) -> Iterator[tuple[str, Span]]:
 
 
 def _by_tags(text: str, opened: bool, tags: Mapping[str, str]) -> Split:
+    closings = {opening: closing for opening, closing in tags.items() if closing in text}
     thoughts: list[Span] = []
     begin = 0
     while True:
@@ -115,7 +118,7 @@ def _by_tags(text: str, opened: bool, tags: Mapping[str, str]) -> Split:
             end = text.find(tags[tag], start)
             closing = (end, tags[tag]) if end >= 0 else None
         else:
-            start, closing = begin, _first_closing(text, begin, tags, stray=not inside)
+            start, closing = begin, _first_closing(text, begin, closings, stray=not inside)
         if closing is None:
             if opening or inside:
                 return Split((*thoughts, (start, len(text))), (len(text), len(text)), finished=False)
@@ -126,7 +129,9 @@ def _by_tags(text: str, opened: bool, tags: Mapping[str, str]) -> Split:
 
 def _opening(text: str, begin: int, tags: Mapping[str, str]) -> tuple[str, int] | None:
     """The tag that stands at `begin`, white space aside, and where it ends."""
-    at = begin + len(text[begin:]) - len(text[begin:].lstrip())
+    space = _SPACE.match(text, begin)
+    assert space is not None, "it may be empty"
+    at = space.end()
     return next(((tag, at + len(tag)) for tag in tags if text.startswith(tag, at)), None)
 
 

@@ -115,9 +115,19 @@ def adapter_base(name: str) -> str | None:
     base = config.get("base_model_name_or_path")
     if not base or not isinstance(base, str):
         raise UserError(f"{name}/{ADAPTER_CONFIG} does not name its base model (base_model_name_or_path)")
+    base = _found_base(base, Path(name).resolve())
+    if (Path(base) / ADAPTER_CONFIG).is_file():
+        raise UserError(
+            f"{name}/{ADAPTER_CONFIG}: its base model {base} is an adapter itself; merge that one first "
+            f"(preflab merge {base} OUT), and name OUT as the base model"
+        )
+    return base
+
+
+def _found_base(base: str, folder: Path) -> str:
+    """Where the base model lies that an adapter's folder names, if it does; else the name as it stands."""
     if Path(base).exists():
         return base
-    folder = Path(name).resolve()
     moved = folder / BASE_PLACE
     if moved.is_file() and isinstance(relative := read_object(moved).get("base_model"), str):
         found = (folder / relative).resolve()

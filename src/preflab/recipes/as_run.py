@@ -13,7 +13,7 @@ from preflab.config import differing
 from preflab.data.overlap import prompt_hash
 from preflab.recipes.players import Entry, model_of
 from preflab.records import Message, UserError
-from preflab.rundir import read_json, stage_state
+from preflab.rundir import read_json, read_object, stage_state
 
 if TYPE_CHECKING:  # what loads torch, which takes seconds
     from preflab.data.cache import TokenizedDataset
@@ -183,7 +183,7 @@ def origin_of(kind: str, source: str, prompts: Iterable[tuple[Message, ...]], re
 
 def _dtype(responses: Path) -> str | None:
     summary = responses.with_name(f"{responses.name.removesuffix('.jsonl')}.summary.json")
-    found = read_json(summary).get("dtype") if summary.exists() else None
+    found = read_object(summary).get("dtype") if summary.exists() else None
     return found if isinstance(found, str) else None
 
 

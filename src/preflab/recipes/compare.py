@@ -35,6 +35,7 @@ from preflab.recipes.study_files import (
 from preflab.recipes.study_settings import CompareSettings
 from preflab.rundir import read_jsonl, write_json, write_jsonl, write_manifest
 from preflab.sandbox.gold import gold_reward
+from preflab.ties import is_score
 
 Row = dict[str, Any]
 
@@ -119,7 +120,7 @@ def _own_scores(
 ) -> Judge | None:
     """Scores that files bring with them (of responses, or RewardBench's of both sides), where everything has one."""
     if len(ready) < len(entries) or not all(
-        isinstance(row["meta"].get("score"), (int, float)) for rows in ready.values() for row in rows
+        is_score(row["meta"].get("score")) for rows in ready.values() for row in rows
     ):
         return None
     scores = folder / "scores" / OWN_SCORES

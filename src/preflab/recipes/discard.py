@@ -16,7 +16,7 @@ _MANIFEST = ".manifest.json"
 
 def discard(folder: Path) -> None:
     """Remove a stage's folder; what a person has judged, which nobody can make again, is kept under another name."""
-    if any(map(_may_be_a_persons, folder.rglob(f"*{_MANIFEST}"))):
+    if any(map(may_be_a_persons, folder.rglob(f"*{_MANIFEST}"))):
         kept = _other_name(folder)
         folder.rename(kept)
         say(f"{folder}: a person has judged in it; kept as {kept}")
@@ -52,7 +52,7 @@ def discard_damaged(folder: Path) -> bool:
                     check_rows(rows, manifest)
             except UserError as error:
                 found = True
-                if _may_be_a_persons(manifest):
+                if may_be_a_persons(manifest):
                     rows.rename(kept := _other_name(rows))
                     say(f"{error}; kept as {kept}")
                 else:
@@ -62,7 +62,7 @@ def discard_damaged(folder: Path) -> bool:
     return found
 
 
-def _may_be_a_persons(manifest: Path) -> bool:
+def may_be_a_persons(manifest: Path) -> bool:
     """Whether a manifest says that a person has judged; a damaged one may have said so."""
     try:
         found = read_json(manifest)

@@ -13,7 +13,7 @@ from preflab.experiments.plan import read_plan
 from preflab.recipes.stages import STAGES
 from preflab.records import DisagreementError, UserError
 from preflab.report.experiment_page import write_experiment
-from preflab.rundir import read_json
+from preflab.rundir import read_object
 from preflab.terminal import status
 
 
@@ -38,8 +38,7 @@ def report_experiment(folder: Path) -> Path:
 
 def _manifest(folder: Path) -> Mapping[str, Any]:
     path = folder / "manifest.json"
-    found: Mapping[str, Any] = read_json(path) if path.exists() else {}
-    return found
+    return read_object(path) if path.exists() else {}
 
 
 def _command(manifest: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from preflab.recipes.output import alone, beside, explaining_memory, finish_outp
 from preflab.recipes.settings import GenerateSettings
 from preflab.recipes.stage import announce, fingerprint_weights, make_accelerator
 from preflab.records import Completion, UserError, messages_to_json
-from preflab.rundir import append_jsonl, read_json, read_jsonl, write_json
+from preflab.rundir import append_jsonl, read_jsonl, read_object, write_json
 from preflab.terminal import progress_bar
 
 Row = dict[str, Any]
@@ -184,11 +184,12 @@ def _summarized(output: Path, dropped: Sequence[Dropped], dtype: str) -> Generat
     the weights which wrote them, as the summary says it that was written then.
     """
     path = beside(output, "summary.json")
-    summary = {**summarize(read_jsonl(output)), "dropped": count_by_reason(dropped), "dtype": dtype}
-    if path.exists():
-        summary |= {"dtype": read_json(path).get("dtype")}  # another machine may take another one
+    summary: dict[str, Any] = {**summarize(read_jsonl(output)), "dropped": count_by_reason(dropped), "dtype": dtype}
     if not path.exists():
         write_json(path, summary)
-    elif {**summary, **read_json(path)} != summary:  # an earlier version stated fewer figures
+        return GenerateResult(output, summary)
+    stated = read_object(path)
+    summary |= {"dtype": stated.get("dtype")}  # another machine may take another one
+    if {**summary, **stated} != summary:  # an earlier version stated fewer figures
         raise UserError(f"{path}: disagrees with the rows of {output.name}; remove it to have it made again")
     return GenerateResult(output, summary)

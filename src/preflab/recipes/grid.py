@@ -31,7 +31,7 @@ from preflab.recipes.study_files import (
 )
 from preflab.recipes.study_settings import GridSettings
 from preflab.records import UserError
-from preflab.rundir import read_json, read_jsonl, write_json, write_manifest
+from preflab.rundir import read_jsonl, read_object, write_json, write_manifest
 from preflab.terminal import progress_bar
 
 
@@ -122,8 +122,11 @@ def _steps(checkpoints: Path) -> Mapping[int, Path]:
     """Step -> model, for the checkpoints that a run has kept and the model that it ended with."""
     found = {step: path for path in snapshots_of(checkpoints) if (step := step_of(str(path))) is not None}
     run = checkpoints.parent
-    if (run / "result.json").exists():
-        found[read_json(run / "result.json")["step"]] = run  # of the best step, where that one was kept
+    if (result := run / "result.json").exists():
+        step = read_object(result).get("step")
+        if not isinstance(step, int):
+            raise UserError(f"{result}: does not say which `step` the run's model is of; --overwrite trains it anew")
+        found[step] = run  # of the best step, where that one was kept
     if not found:
         raise UserError(f"{checkpoints}: there is no checkpoint in it; train with --save-steps and --save-total-limit")
     return found

@@ -27,12 +27,13 @@ from preflab.data.sources import open_sources
 from preflab.judge.endpoint import split_source
 from preflab.judge.estimate import PRICES, PRICES_FROM, Cost, estimate_cost
 from preflab.recipes.as_run import origin_of
+from preflab.recipes.discard import may_be_a_persons
 from preflab.recipes.judges import HumanJudge, Job, LanguageJudge, Maker, gold_judge, openai_judge, reply_cap
 from preflab.recipes.judging_settings import AskingSettings, JudgeSettings, JudgingSettings, narrowed
 from preflab.recipes.output import alone_with, beside, open_output, sealed, unfinished
 from preflab.recipes.players import model_of, short_name
 from preflab.records import Message, Pair, UserError
-from preflab.rundir import fingerprint, read_json, utc_now
+from preflab.rundir import fingerprint, utc_now
 from preflab.terminal import say
 
 KINDS: Mapping[str, JudgeKind] = {"openai": "openai", "hf": "hf", "reward": "reward_model"}
@@ -189,7 +190,7 @@ def _keep_what_a_person_judged(output: Path) -> None:
     them under that name.
     """
     manifest = beside(output, "manifest.json")
-    if not manifest.exists() or read_json(manifest)["data"].get("judge") != "human":
+    if not manifest.exists() or not may_be_a_persons(manifest):
         return
     aside = beside(output, f"{utc_now().replace(':', '').replace('-', '')}.json")
     moved = {output: aside, unfinished(output): unfinished(aside), manifest: beside(aside, "manifest.json")}

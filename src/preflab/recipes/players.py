@@ -11,7 +11,7 @@ from typing import Literal
 from preflab.config import named
 from preflab.data.answers import is_answer_file
 from preflab.records import UserError
-from preflab.rundir import read_json
+from preflab.rundir import read_object
 
 PlayerKind = Literal["model", "file", "chosen", "rejected"]
 
@@ -78,7 +78,12 @@ def _entry(word: str, writer: Callable[[str], str | None] | None) -> Entry:
 def model_of(source: str) -> str:
     """The model itself, where the folder of a finished training run is given."""
     result = Path(source) / "result.json"
-    return str(Path(source) / read_json(result)["model"]) if result.exists() else source
+    if not result.exists():
+        return source
+    model = read_object(result).get("model")
+    if not isinstance(model, str):
+        raise UserError(f"{result}: does not say which `model` the run ended with; name the model's own folder")
+    return str(Path(source) / model)
 
 
 def training_of(model: str) -> Path | None:
@@ -92,4 +97,5 @@ def overlap_of(run: Path) -> dict[str, int]:
     version that did not count them made it.
     """
     result = run / "result.json"
-    return dict(read_json(result).get("overlap") or {}) if result.exists() else {}
+    found = read_object(result).get("overlap") if result.exists() else None
+    return found if isinstance(found, dict) else {}

@@ -17,7 +17,7 @@ from preflab.data.tokenize import ChatTemplate
 from preflab.recipes.model import save_trained
 from preflab.recipes.settings import TrainSettings
 from preflab.records import UserError
-from preflab.rundir import read_json, utc_now, write_json
+from preflab.rundir import read_object, utc_now, write_json
 from preflab.terminal import say
 
 Publish = Callable[[nn.Module, Mapping[str, float]], None]
@@ -41,7 +41,7 @@ def push(folder: Path, model: Path, metrics: Mapping[str, float], repository: st
     run itself stays finished, and the same command tries again.
     """
     record = folder / PUSHED
-    if record.exists() and read_json(record)["repository"] == repository:
+    if record.exists() and read_object(record).get("repository") == repository:
         return
     try:
         commit = _upload(model, metrics, repository)

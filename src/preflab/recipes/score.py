@@ -33,7 +33,7 @@ from preflab.recipes.output import alone, beside, explaining_memory, finish_outp
 from preflab.recipes.settings import ScoreSettings
 from preflab.recipes.stage import fingerprint_weights, make_accelerator
 from preflab.records import Comparison, UserError
-from preflab.rundir import read_json, read_jsonl, write_json
+from preflab.rundir import read_jsonl, read_object, write_json
 from preflab.score import Row, accuracies_of, extremes, not_scored, score_rows, scored, scores_of, summarize
 from preflab.terminal import progress_bar
 from preflab.ties import ROUNDING, Precision
@@ -152,16 +152,20 @@ def _draw_histograms(output: Path) -> None:
 def load_scores(output: Path) -> ScoreResult:
     """A finished file of scores. Raises UserError where the summary beside it does not follow from its rows."""
     path = beside(output, "summary.json")
-    summary = read_json(path)
-    precision = summary.get("precision", "float32")
-    if precision not in ROUNDING:
+    summary = read_object(path)
+    precision, dropped = summary.get("precision", "float32"), summary.get("dropped")
+    if precision not in tuple(ROUNDING):
         raise UserError(f"{path}: `precision` is {precision!r}; known are {', '.join(ROUNDING)}")
+    counted = dropped.values() if isinstance(dropped, dict) else (None,)
+    if not all(isinstance(rows, dict) and isinstance(rows.get("count"), int) for rows in counted):
+        raise UserError(f"{path}: `dropped` must say of each reason how many rows there were; remove it to score again")
     figures = _figures(output, precision)
     # Earlier versions stated fewer figures, and counted a tie as no success.
     stated = figures.keys() & summary.keys() - (set() if "precision" in summary else {"accuracy"})
     if wrong := [name for name in figures if name in stated and not _agree(summary[name], figures[name])]:
         raise UserError(f"{path}: {', '.join(wrong)} does not follow from the rows of {output.name}")
-    return ScoreResult(output, {**figures, **{name: value for name, value in summary.items() if name not in figures}})
+    kept: dict[str, Any] = {name: summary[name] for name in ("precision", "definitions", "dropped") if name in summary}
+    return ScoreResult(output, {**figures, **kept, "samples": extremes(read_jsonl(output))})
 
 
 def _agree(stated: object, figure: object) -> bool:

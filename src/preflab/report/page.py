@@ -17,7 +17,7 @@ from preflab.figures.study_figures import ReportFigure, report_figures
 from preflab.report.cases import pack_cases
 from preflab.report.layout import lay_out
 from preflab.report.sections import making, sections
-from preflab.rundir import read_json, write_text
+from preflab.rundir import read_object, write_text
 
 SCRIPTS = ("data.js", "diff.js", "browser.js", "controls.js")
 
@@ -28,7 +28,7 @@ def write_report(study: Study, analysis: Analysis, path: Path) -> None:
     A `manifest.json` in the study's folder, where there is one, tells how it was made (`rundir.write_manifest`).
     """
     manifest_path = study.folder / "manifest.json"
-    manifest = read_json(manifest_path) if manifest_path.exists() else {}
+    manifest = read_object(manifest_path) if manifest_path.exists() else {}
     write_text(path, render(study, analysis, report_figures(study, analysis), manifest))
 
 

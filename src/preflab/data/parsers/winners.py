@@ -55,6 +55,8 @@ _WHAT = ("model", "response", "answer", "output", "completion", "assistant", "co
 def _first_of_one_and_two(row: Row, name: str) -> bool:
     """AlpacaEval's preferences: 1 for the first, 2 for the second, a probability between them, 0 or 1.5 for a tie."""
     value = number(row, name)
+    if isinstance(row[name], bool):
+        raise RowError("unclear preference", f"`{name}` is {row[name]}; it must say which response is the better one")
     if value in (0, 1.5):
         raise RowError("no preference", f"`{name}` is {value:g}")
     if not 1 <= value <= 2:
