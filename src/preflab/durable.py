@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from preflab.records import UserError
-from preflab.rundir import digest_file, read_json, read_jsonl, read_object, stage_state, sync, write_json
+from preflab.rundir import digest_file, read_json, read_jsonl, stage_state, sync, to_json, write_json
 from preflab.terminal import say
 
 CHECKSUMS = "checksums.json"
@@ -94,6 +94,13 @@ def sealed_rows(path: Path, manifest: Path) -> Iterator[None]:
     write_json(manifest, head)
     yield
     write_json(manifest, {**head, "sha256": digest_file(path)})
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object of a JSON file. Raises `UserError` as `read_json` does, and for any other value."""
+    if isinstance(found := read_json(path), dict):
+        return found
+    raise UserError(f"{path}: an object with named fields is needed; found {to_json(found)[:60]}")
 
 
 def check_rows(path: Path, manifest: Path) -> None:

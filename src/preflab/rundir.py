@@ -137,13 +137,6 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not valid JSON: {error}") from error
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The object of a JSON file. Raises `UserError` as `read_json` does, and for any other value."""
-    if isinstance(found := read_json(path), dict):
-        return found
-    raise UserError(f"{path}: an object with named fields is needed; found {to_json(found)[:60]}")
-
-
 def digest_file(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal digits."""
     digest = hashlib.sha256()
@@ -280,10 +273,8 @@ def _git_state() -> dict[str, object] | None:
         return run.stdout.strip()
 
     try:
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "modified": git("status", "--porcelain", "--untracked-files=no") != "",
-        }
+        modified = git("status", "--porcelain", "--untracked-files=no") != ""
+        return {"commit": git("rev-parse", "HEAD"), "modified": modified}
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -38,9 +38,10 @@ from preflab.analysis.verdict_rows import (
     prompt_of,
     verdict_row,
 )
+from preflab.durable import read_object
 from preflab.records import DisagreementError, Judgement, Message, Outcome, Pair, SampleVerdict, UserError, unit_of
 from preflab.redaction import redact
-from preflab.rundir import read_json, read_jsonl, read_object, to_json, write_json
+from preflab.rundir import read_json, read_jsonl, to_json, write_json
 
 OUTCOMES: tuple[Outcome, ...] = ("win", "loss", "tie", "error")
 POINTS: Mapping[Outcome, float] = {"win": 1.0, "tie": 0.5, "loss": 0.0}

@@ -11,9 +11,10 @@ from preflab.analysis.as_run import AsRun, Leak, Origin, Run
 from preflab.analysis.study import Judge
 from preflab.config import differing
 from preflab.data.overlap import prompt_hash
+from preflab.durable import read_object
 from preflab.recipes.players import Entry, model_of
 from preflab.records import Message, UserError
-from preflab.rundir import read_json, read_object, stage_state
+from preflab.rundir import read_json, stage_state
 
 if TYPE_CHECKING:  # what loads torch, which takes seconds
     from preflab.data.cache import TokenizedDataset

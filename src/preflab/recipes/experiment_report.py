@@ -9,11 +9,11 @@ from typing import Any
 
 from preflab.analysis.experiment import read_experiment, read_results
 from preflab.config import differing
+from preflab.durable import read_object
 from preflab.experiments.plan import read_plan
 from preflab.recipes.stages import STAGES
 from preflab.records import DisagreementError, UserError
 from preflab.report.experiment_page import write_experiment
-from preflab.rundir import read_object
 from preflab.terminal import status
 
 

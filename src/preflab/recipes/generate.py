@@ -12,6 +12,7 @@ from preflab.analysis.tails import other_task
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_sources, sample_rows
 from preflab.data.tokenize import ChatTemplate, Dropped
+from preflab.durable import read_object
 from preflab.generate import Prompt, Sampling, encode_prompts, generate
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
@@ -21,7 +22,7 @@ from preflab.recipes.output import alone, beside, explaining_memory, finish_outp
 from preflab.recipes.settings import GenerateSettings
 from preflab.recipes.stage import announce, fingerprint_weights, make_accelerator
 from preflab.records import Completion, UserError, messages_to_json
-from preflab.rundir import append_jsonl, read_jsonl, read_object, write_json
+from preflab.rundir import append_jsonl, read_jsonl, write_json
 from preflab.terminal import progress_bar
 
 Row = dict[str, Any]

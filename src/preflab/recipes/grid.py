@@ -11,6 +11,7 @@ from typing import Any
 from preflab.analysis.as_run import Origin, trained_on
 from preflab.config import dump_settings, named
 from preflab.data.answers import is_answer_file
+from preflab.durable import read_object
 from preflab.model.snapshots import snapshots_of, step_of
 from preflab.recipes.as_run import origin_of
 from preflab.recipes.judge import judge_pairs_with, make_judge, spec_of
@@ -31,7 +32,7 @@ from preflab.recipes.study_files import (
 )
 from preflab.recipes.study_settings import GridSettings
 from preflab.records import UserError
-from preflab.rundir import read_jsonl, read_object, write_json, write_manifest
+from preflab.rundir import read_jsonl, write_json, write_manifest
 from preflab.terminal import progress_bar
 
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 from preflab.config import named
 from preflab.data.answers import is_answer_file
+from preflab.durable import read_object
 from preflab.records import UserError
-from preflab.rundir import read_object
 
 PlayerKind = Literal["model", "file", "chosen", "rejected"]
 

@@ -14,10 +14,11 @@ from huggingface_hub import HfApi
 from torch import nn
 
 from preflab.data.tokenize import ChatTemplate
+from preflab.durable import read_object
 from preflab.recipes.model import save_trained
 from preflab.recipes.settings import TrainSettings
 from preflab.records import UserError
-from preflab.rundir import read_object, utc_now, write_json
+from preflab.rundir import utc_now, write_json
 from preflab.terminal import say
 
 Publish = Callable[[nn.Module, Mapping[str, float]], None]

@@ -24,6 +24,7 @@ from preflab.data.comparisons import NamedFormat, choose_formats, read_compariso
 from preflab.data.fields import excerpt
 from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.tokenize import ChatTemplate, Dropped
+from preflab.durable import read_object
 from preflab.figures.study_figures import draw_pairs
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
@@ -33,7 +34,7 @@ from preflab.recipes.output import alone, beside, explaining_memory, finish_outp
 from preflab.recipes.settings import ScoreSettings
 from preflab.recipes.stage import fingerprint_weights, make_accelerator
 from preflab.records import Comparison, UserError
-from preflab.rundir import read_jsonl, read_object, write_json
+from preflab.rundir import read_jsonl, write_json
 from preflab.score import Row, accuracies_of, extremes, not_scored, score_rows, scored, scores_of, summarize
 from preflab.terminal import progress_bar
 from preflab.ties import ROUNDING, Precision

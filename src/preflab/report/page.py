@@ -13,11 +13,12 @@ from typing import Any
 from preflab.analysis.definitions import STD, TIES_HALF
 from preflab.analysis.results import Analysis
 from preflab.analysis.study import Study
+from preflab.durable import read_object
 from preflab.figures.study_figures import ReportFigure, report_figures
 from preflab.report.cases import pack_cases
 from preflab.report.layout import lay_out
 from preflab.report.sections import making, sections
-from preflab.rundir import read_object, write_text
+from preflab.rundir import write_text
 
 SCRIPTS = ("data.js", "diff.js", "browser.js", "controls.js")
 
