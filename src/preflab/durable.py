@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from preflab.records import UserError
 from preflab.rundir import digest_file, read_json, read_jsonl, stage_state, sync, to_json, write_json
