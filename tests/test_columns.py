@@ -94,6 +94,14 @@ def test_inspect_reads_the_columns(tmp_path: Path) -> None:
     assert inspect_data(settings).inspection.usable == 1
 
 
+def test_columns_are_listed_as_the_data_calls_them(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"ask": "p", "good": "a", "bad": "b", "prompt": "of old"})
+    settings = InspectSettings(source=(path,), columns=("prompt=ask", "chosen=good", "rejected=bad"))
+    (found,) = inspect_data(settings).inspection.columns
+    assert dict(found.read) == {"ask": "prompt", "good": "chosen", "bad": "rejected"}
+    assert found.unused == ("prompt",), "it gave way"
+
+
 # Files of responses ---------------------------------------------------------------------------------------------------
 
 OURS = {"row": 1, "sample": 0, "prompt": [{"role": "user", "content": "p"}], "response": "r"}

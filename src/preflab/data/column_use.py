@@ -101,7 +101,8 @@ class ColumnTally:
             meta = tuple(name for name in rest if name in seen.kept and name not in seen.left_out)
             unused = tuple(name for name in rest if name not in meta)
             fields = tuple(name for name in map(str, seen.left_out) if name not in seen.names)
-            found.append(Columns(part.name, read, meta, unused + fields))
+            read = {part.renamed.get(name, name): what for name, what in read.items()}
+            found.append(Columns(part.name, read, meta, (*unused, *fields, *part.replaced)))
         return tuple(found)
 
 

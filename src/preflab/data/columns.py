@@ -58,12 +58,14 @@ def renamed(row: Row, names: Mapping[str, str]) -> Row:
     return {column: value for column, value in row.items() if column not in moved and column not in found} | found
 
 
+def columns_of(rows: Iterable[Row]) -> dict[str, None]:
+    """The columns that the first rows have, in order."""
+    return {str(name): None for row in islice(rows, _LOOKED_AT) for name in row}
+
+
 def check_columns(names: Mapping[str, str], sources: Mapping[str, Iterable[Row]]) -> None:
     """Raises UserError for a column that none of the sources has: what they have, and which comes nearest."""
-    seen: dict[str, None] = {}
-    for rows in sources.values():
-        for row in islice(rows, _LOOKED_AT):
-            seen.update(dict.fromkeys(map(str, row)))
+    seen = dict.fromkeys(column for rows in sources.values() for column in columns_of(rows))
     for name, column in names.items():
         if column not in seen:
             near = get_close_matches(column, seen, n=1)

@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from preflab.data.columns import check_columns, columns_by_name, renamed
+from preflab.data.columns import check_columns, columns_by_name, columns_of, renamed
 from preflab.data.fields import excerpt
 from preflab.data.files import READERS, ending_of, read_file
 from preflab.data.folders import files_of, missing
@@ -61,6 +61,10 @@ class Source:
     """Row number -> index of its part."""
     notes: tuple[str, ...] = ()
     """What the user should be told of the source: that it mixes splits, say."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Name that a column was given (`--columns`) -> the column of the data."""
+    replaced: tuple[str, ...] = ()
+    """Columns that gave way to one that was given their name."""
 
     def __iter__(self) -> Iterator[NumberedRow]:
         return self.numbered()
@@ -131,8 +135,13 @@ def open_sources(specs: Sequence[str], columns: Sequence[str] = (), *, beside: S
 
 def _renamed(source: Source, names: Mapping[str, str]) -> Source:
     kind = f"columns {json.dumps(names, sort_keys=True)}"
+    present = columns_of(row for _, row in source).keys()
     return replace(
         source,
+        renamed={name: column for name, column in names.items() if column in present},
+        replaced=tuple(
+            name for name, column in names.items() if column in present and name in present - {*names.values()}
+        ),
         numbered=lambda: ((number, renamed(row, names)) for number, row in source),
         fingerprint=lambda: f"{source.fingerprint()} {kind}",
     )

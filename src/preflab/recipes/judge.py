@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -85,7 +86,8 @@ class JudgeResult:
         if flips := found.flip_rate:
             lines.append(f"  flip rate  {flips.value:.3f} (the other order, the other winner)")
         reasons = [judgement.reason for judgement in self.verdicts.judgements if judgement.outcome == "error"]
-        lines += [f"  error: {reason}: {reasons.count(reason)}" for reason in list(dict.fromkeys(reasons))[:5]]
+        for reason, count in Counter(reasons).most_common(5):
+            lines.append(f"  error: {count} of {len(self.verdicts.judgements)} judgements: {reason}")
         lines += [f"  warning: {line}" for line in what_to_know(self.verdicts)]
         return "\n".join([*lines, f"verdicts: {self.verdicts.path}"])
 
