@@ -10,9 +10,10 @@ INSTALLED := $(VENV)/.installed
 quickstart: $(INSTALLED)  ## the whole chain on the embedded sandbox, on the CPU
 	$(BIN)/preflab quickstart
 
-# One thread per test worker: several OpenMP pools on the same cores slow each other down.
+# One thread per test worker, unless the environment says otherwise: several OpenMP pools on the same cores slow each
+# other down.
 test: lint  ## everything that must hold; ends with pytest's own line
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS)
 
 fuzz: $(INSTALLED)  ## thousands of broken inputs, some minutes
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS) -m fuzz
