@@ -186,14 +186,6 @@ def _training(stage: PlanStage) -> Training:
     return Training(stage, tuple(read_metrics(stage.folder)), told if isinstance(told, dict) else {})
 
 
-def heading(title: str, name: str, assignments: Sequence[str]) -> str:
-    """The title of an experiment's file, where that is run as it stands. With other models, data or settings it may
-    say what is not done, so the name stands in; a title that is given with the command is as good as the file's.
-    """
-    changed = {each.partition("=")[0] for each in assignments}
-    return title if "title" in changed or changed <= {"output_dir"} else name
-
-
 def swept(stages: Sequence[PlanStage]) -> tuple[str, ...]:
     """The settings that differ between stages, in the order in which they are first met."""
     return tuple(dict.fromkeys(name for stage in stages for name in stage.variant))

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -147,7 +147,7 @@ def read_journal(path: Path) -> VerdictFile:
 def _journal_rows(path: Path) -> list[Any]:
     """The rows of an unfinished file, the last of those about the same sample and order."""
     found: dict[str, Any] = {}
-    for number, row in enumerate(_unnested(path, lambda: list(read_jsonl(path)))):
+    for number, row in enumerate(list(read_jsonl(path))):
         about = [number] if row.get("sample_id") is None else [row["sample_id"], row.get("presentation_order")]
         found[to_json(about)] = row
     return list(found.values())
@@ -253,9 +253,9 @@ def _open(path: Path) -> tuple[Mapping[str, Any], list[Any]]:
         if path.name.endswith(UNFINISHED):
             document: Any = {"rows": _journal_rows(path), "metadata": _manifest_metadata(path)}
         elif path.suffix == ".jsonl":
-            document = {"rows": _unnested(path, lambda: list(read_jsonl(path, whole=True)))}
+            document = {"rows": list(read_jsonl(path, whole=True))}
         else:
-            document = _unnested(path, lambda: read_json(path))
+            document = read_json(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
     if isinstance(document, list):
@@ -267,13 +267,6 @@ def _open(path: Path) -> tuple[Mapping[str, Any], list[Any]]:
         has = f"several ({', '.join(found)})" if found else f"none (it has {', '.join(document) or 'nothing'})"
         raise UserError(f"{path}: one list of judgements is needed, called {', '.join(_CONTAINERS)}; found {has}")
     return document, document[found[0]]
-
-
-def _unnested(path: Path, read: Callable[[], Any]) -> Any:
-    try:
-        return read()
-    except RecursionError:
-        raise UserError(f"{path}: not a verdict file; it is nested too deeply to be read") from None
 
 
 def _manifest_metadata(path: Path) -> dict[str, Any]:

@@ -129,3 +129,11 @@ def side(rate: Estimate | None) -> str:
 def apart(first: Estimate, second: Estimate) -> bool:
     """Whether two intervals do not touch."""
     return first.low > second.high or second.low > first.high
+
+
+def heading(title: str, name: str, assignments: Sequence[str]) -> str:
+    """The title of an experiment's file, where that is run as it stands. With other models, data or settings it may
+    say what is not done, so the name stands in; a title that is given with the command is as good as the file's.
+    """
+    changed = {each.partition("=")[0] for each in assignments}
+    return title if "title" in changed or changed <= {"output_dir"} else name

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preflab.analysis.experiment import heading
+from preflab.analysis.wording import heading
 from preflab.config import resolved
 from preflab.experiments.inputs import KnownFiles, Standing, State, inputs_of, made_by, several, standing
 from preflab.experiments.plan import Plan, PlannedStage, read_plan

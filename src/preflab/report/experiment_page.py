@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preflab.analysis.experiment import Experiment, Results, heading
-from preflab.analysis.wording import duration
+from preflab.analysis.experiment import Experiment, Results
+from preflab.analysis.wording import duration, heading
 from preflab.report.experiment_plan import plan_section
 from preflab.report.experiment_sections import first_findings, sections
 from preflab.report.layout import lay_out

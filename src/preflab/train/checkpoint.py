@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Any
 
 import torch
@@ -274,8 +275,15 @@ def _signature(said: Mapping[str, Any]) -> str:
     path = _key_file()
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        descriptor, whole = mkstemp(dir=path.parent)  # for this user only
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
+        try:
+            os.link(whole, path)
+        except FileExistsError:  # another run was first, and its key holds for both
+            pass
+        except OSError:  # a file system without links
+            Path(whole).replace(path)
+        Path(whole).unlink(missing_ok=True)
     text = json.dumps(json.loads(to_json(said)), sort_keys=True)
     return hmac.new(path.read_bytes(), text.encode(), "sha256").hexdigest()
