@@ -182,8 +182,8 @@ def test_every_layout_of_the_table_has_a_row() -> None:
 
 
 def test_what_is_left_out_of_lists_is_counted() -> None:
-    assert read(READ["RewardBench 2"][0])[1].meta["tied_responses_left_out"] == 2
-    assert read(READ["RM-Bench"][0])[1].meta["tied_responses_left_out"] == 4
+    assert read(READ["RewardBench 2"][0])[1].meta["further_responses_left_out"] == 2
+    assert read(READ["RM-Bench"][0])[1].meta["further_responses_left_out"] == 4
 
 
 TIES: dict[str, Row] = {

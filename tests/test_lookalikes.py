@@ -106,3 +106,61 @@ def test_a_part_that_is_not_to_be_trained_is_not(key: str) -> None:
     del part["train"]
     read = read_row(form, row)
     assert read.reasoning == (("Hm.",) if key == "reasoning_content" else ())
+
+
+@pytest.mark.parametrize(("wanted", "unwanted"), [(True, False), (1, -1), (1, 0), ("true", "false")])
+@pytest.mark.parametrize("name", ["score", "is_correct"])
+def test_a_score_that_is_a_truth_value_is_a_label(name: str, wanted: object, unwanted: object) -> None:
+    found: list[Row] = [
+        {"instruction": "Eggs?", "response": "In water.", name: wanted},
+        {"instruction": "Eggs?", "response": "In an oven.", name: unwanted},
+    ]
+    _, form = choose_format(None, found)
+    assert [read_row(form, row).label for row in found] == [True, False]
+    graded: list[Row] = [{**row, name: grade} for row, grade in zip(found, (0.9, 0.2), strict=True)]
+    _, form = choose_format(None, graded)
+    assert [read_row(form, row).label for row in graded] == [None, None], "a number is no label"
+
+
+@pytest.mark.parametrize(
+    ("column", "better"), [("output", "corrected"), ("response", "revised_response"), ("completion", "revision")]
+)
+def test_an_answer_beside_its_correction_is_asked_about(column: str, better: str) -> None:
+    row: Row = {"instruction": "How are eggs boiled?", column: "In an oven, I think.", better: "In boiling water."}
+    with pytest.raises(UserError, match=rf"which is the response, {better} or {column}\? .* {column}={better}"):
+        choose_format(None, [row])
+    corrected: Row = {"instruction": row["instruction"], column: row[better]}
+    _, form = choose_format(None, [corrected])
+    assert read_row(form, corrected).responses == ("In boiling water.",)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "Eggs?", "output": "In water.", "thinking": "Hm."},
+        {"prompt": "Eggs?", "completion": "In water.", "reasoning_content": "Hm."},
+        {"question": "Eggs?", "answer": "In water.", "reasoning": "Hm."},
+        {"prompt": "Eggs?", "completion": "In water.", "label": True, "thinking": "Hm."},
+    ],
+)
+def test_what_was_thought_is_read_in_every_layout(row: Row) -> None:
+    _, form = choose_format(None, [row])
+    assert read_row(form, row).reasoning == ("Hm.",)
+
+
+@pytest.mark.parametrize("name", ["{side}_reasoning", "{side}_thinking", "reasoning_{side}"])
+def test_what_was_thought_before_each_of_a_pair_is_read(name: str) -> None:
+    thoughts = {name.format(side="chosen"): "Hm.", name.format(side="rejected"): "Well."}
+    row: Row = {"prompt": "Eggs?", "chosen": "In water.", "rejected": "In an oven.", **thoughts}
+    _, form = choose_format(None, [row])
+    found = read_row(form, row)
+    assert found.reasoning == ("Hm.", "Well.")
+    assert not found.meta
+
+
+def test_lists_that_chosen_and_rejected_write_as_text_are_asked_about() -> None:
+    row: Row = {"prompt": "Eggs?", "chosen": '["In water."]', "rejected": "['In an oven.', 'Raw.']"}
+    with pytest.raises(UserError, match="are the lists that chosen and rejected write as text lists of responses"):
+        choose_format(None, [row])
+    _, form = choose_format("trl", [row])
+    assert read_row(form, row).responses == (row["chosen"], row["rejected"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
@@ -13,8 +13,10 @@ from preflab.data.layout import Format, Kind, renamed_row
 from preflab.data.lookalikes import is_about, preference_columns, unread_texts
 from preflab.data.names import (
     LABEL,
+    LABEL_IF_TRUTH,
     LIST_RANKS,
     LIST_SCORES,
+    REVISED,
     SYSTEM,
     could_be_candidates,
     could_be_choices,
@@ -33,7 +35,7 @@ from preflab.data.names import (
 )
 from preflab.data.own_format import load_own_format
 from preflab.data.spelling import usual_spelling
-from preflab.data.unpack import unpack
+from preflab.data.unpack import unpack, written_list
 from preflab.own_function import names_function
 from preflab.records import RowError, UserError
 
@@ -111,8 +113,7 @@ def _detect(sample: Sequence[Row]) -> tuple[str, Format]:
     (fit,) = fits
     if fit.form.kind in ("demonstration", "prompts"):
         _refuse_preferences(fit, sample)
-    question = fit.question or _question_of_a_guess(fit.form, sample) or _question_of_an_order(fit.form, sample)
-    if question := question or _question_of_zero(fit, sample):
+    if question := fit.question or next(filter(None, (ask(fit, sample) for ask in _QUESTIONS)), ""):
         raise UserError(question)
     return fit.name, fit.form
 
@@ -230,8 +231,9 @@ def _which_pair(responses: Sequence[str], pairs: Sequence[Sequence[str]], sample
     )
 
 
-def _question_of_a_guess(form: Format, sample: Sequence[Row]) -> str:
+def _question_of_a_guess(fit: _Fit, sample: Sequence[Row]) -> str:
     """The question which column is the prompt, where it would have to be guessed though a column could be it."""
+    form = fit.form
     taken = (*_sources(form.responses, form), *SYSTEM)
     sides = [value for name in taken for value in values(sample, name)]
     if not form.guesses or not any(isinstance(side, str) for side in sides):
@@ -246,8 +248,9 @@ def _question_of_a_guess(form: Format, sample: Sequence[Row]) -> str:
     )
 
 
-def _question_of_an_order(form: Format, sample: Sequence[Row]) -> str:
+def _question_of_an_order(fit: _Fit, sample: Sequence[Row]) -> str:
     """The question whether a list of numbers ranks a list of responses, which would be taken to stand best first."""
+    form = fit.form
     listed = _sources(form.columns, form)
     known = {*LIST_SCORES, *LIST_RANKS}
     beside = [(texts, numbers) for texts, numbers in parallel_lists(sample) if texts in listed]
@@ -279,6 +282,38 @@ def _question_of_zero(fit: _Fit, sample: Sequence[Row]) -> str:
     )
 
 
+def _question_of_a_revision(fit: _Fit, sample: Sequence[Row]) -> str:
+    """The question which of two answers is the response, where one of them corrects the other."""
+    form = fit.form
+    column = form.response or ("completion" if "completion" in form.columns else "")
+    if form.kind not in ("demonstration", "unpaired") or not column:
+        return ""
+    revised = [name for name in texts_of_unknown_meaning(sample, fit.columns) if name in REVISED]
+    return _which("response", column, [*revised, *_sources([column], form)], sample) if revised else ""
+
+
+def _question_of_written_lists(fit: _Fit, sample: Sequence[Row]) -> str:
+    """The question whether chosen and rejected, texts that write lists, are lists of responses."""
+    if fit.form.responses != ("chosen", "rejected"):
+        return ""
+    both = [[row.get(name) for name in _sources(fit.form.responses, fit.form)] for row in sample]
+    if 2 * sum(all(isinstance(side, str) and written_list(side) for side in sides) for sides in both) <= len(sample):
+        return ""
+    return (
+        f"{_columns_of(sample)}: are the lists that chosen and rejected write as text lists of responses? If so, keep "
+        "them as lists, in JSON lines or parquet; if they are the responses themselves, choose the format with --format"
+    )
+
+
+_QUESTIONS: tuple[Callable[[_Fit, Sequence[Row]], str], ...] = (
+    _question_of_a_guess,
+    _question_of_an_order,
+    _question_of_zero,
+    _question_of_a_revision,
+    _question_of_written_lists,
+)
+
+
 # What else is said of the responses -------------------------------------------------------------------------------
 
 
@@ -289,13 +324,14 @@ def _with_label(form: Format, sample: Sequence[Row]) -> Format:
     if form.kind not in ("demonstration", "unpaired"):
         return form
     taken = {*form.columns, *form.optional, *form.renamed} - {form.label}
-    holding = {name: truths(found) for name in LABEL if name not in taken and (found := values(sample, name))}
+    names = (*LABEL, *LABEL_IF_TRUTH)
+    holding = {name: truths(found) for name in names if name not in taken and (found := values(sample, name))}
     for name, verdict in holding.items():
         if verdict == "yes":
             about = form.about if form.kind == "unpaired" else f"{form.about}; {name} says whether it was wanted"
             return replace(form, kind="unpaired", label=name, about=about)
     for name, verdict in holding.items():
-        if verdict != "no":
+        if verdict != "no" and name in LABEL:
             raise UserError(
                 f"{_columns_of(sample)}: does {name} say which responses were wanted? It holds {verdict}; if it does, "
                 f"write true or false; if not, give it another name, as with --columns kind={name}"

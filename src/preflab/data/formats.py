@@ -5,7 +5,7 @@ from __future__ import annotations
 from preflab.data.fields import Row, is_truth
 from preflab.data.layout import Format, lists, messages_of, texts, texts_in_lists
 from preflab.data.layouts import LAYOUTS
-from preflab.data.names import LIST_RANKS, LIST_SCORES, REASONING
+from preflab.data.names import LIST_RANKS, LIST_SCORES
 from preflab.data.parsers import alpaca, demonstrations, elsewhere, pairs, ranked, transcripts, trl
 
 _ALPACA = ("input", "context", "history")
@@ -212,7 +212,7 @@ FORMATS: dict[str, Format] = {
         "demonstration",
         "prompt and one response, as in demonstrations and in the files that `preflab generate` writes",
         ("prompt", "response"),
-        optional=("meta", *REASONING),
+        optional=("meta",),
         prompt="prompt",
         response="response",
     ),

@@ -79,12 +79,27 @@ CANDIDATES = ("candidates", "responses", "answers", "completions", "outputs", "g
 REASONING = ("reasoning", "reasoning_content", "thinking")
 """Columns with what was thought before the one response."""
 
+SIDES_REASONING = tuple(
+    tuple(name for word in REASONING for name in (f"{side}_{word}", f"{word}_{side}"))
+    for side in ("chosen", "rejected")
+)
+"""Columns with what was thought before the chosen response, and before the rejected one."""
+
+REVISED = (
+    *("revision", "revised", "revised_response", "revised_answer", "revised_output", "corrected", "corrected_response"),
+    *("corrected_answer", "corrected_output", "improved_response", "improved_answer", "improved_output"),
+)
+"""Columns with a better answer than the one beside it, which are the response if anything is."""
+
 LABEL = (
     *("label", "labels", "kto_tag", "kto_label", "desirable", "is_desirable", "is_desired", "wanted", "is_wanted"),
     *("thumbs_up", "thumbs", "thumb", "feedback", "is_good", "good", "liked", "is_liked", "accepted", "is_accepted"),
     *("preferred", "is_preferred", "upvoted", "is_upvoted", "is_chosen", "chosen"),
 )
 """Columns that say of the one response whether it was wanted, if they hold truth values."""
+
+LABEL_IF_TRUTH = ("score", "correct", "is_correct")
+"""Columns that say the same if they hold nothing but truth values, and something else if they do not."""
 
 _SCORE_WORDS = ("score", "scores", "rating", "ratings", "reward", "rewards", "grade", "grades", "points")
 _RANK_WORDS = ("rank", "ranks", "ranking", "rankings")

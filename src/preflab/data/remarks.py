@@ -15,12 +15,14 @@ _FIRST_ROWS = 10
 TIED = "tied scores"
 INVERTED = "inverted scores"
 LEFT_OUT = "ties left out"
+FURTHER = "further responses left out"
 DISAGREEING = "disagreeing scores"
 
 MEANING = {
     TIED: "chosen and rejected have the same score",
     INVERTED: "rejected has a higher score than chosen",
     LEFT_OUT: "of responses with one score, the first is used",
+    FURTHER: "of a list of good and one of bad responses, the first of each make the pair",
     DISAGREEING: "overall_score and fine-grained_score rank the responses differently",
 }
 
@@ -67,6 +69,8 @@ def remarks_on(item: Comparison) -> Iterator[str]:
         yield TIED
     if item.meta.get("tied_responses_left_out"):
         yield LEFT_OUT
+    if item.meta.get("further_responses_left_out"):
+        yield FURTHER
     if item.meta.get("scores_disagree"):
         yield DISAGREEING
 

@@ -10,7 +10,7 @@ from typing import Any
 from preflab.data.fields import Row, as_text, excerpt, number, truth
 from preflab.data.layout import Format, renamed_row
 from preflab.data.messages import is_nothing, refuse_unsupported
-from preflab.data.names import EARLIER, PROMPT, SYSTEM, could_be_a_prompt, is_number, said
+from preflab.data.names import EARLIER, PROMPT, REASONING, SIDES_REASONING, SYSTEM, could_be_a_prompt, is_number, said
 from preflab.data.parsers.alpaca import earlier_turns
 from preflab.data.unpack import unpack
 from preflab.records import Comparison, Message, RowError
@@ -51,6 +51,7 @@ def read_row(form: Format, row: Row) -> Comparison:
         if form.guesses:
             _refuse_a_guess(renamed)
         found = form.parse(renamed)
+        found = _with_reasoning(form, row, found)
         found = replace(found, prompt=_with_system(row, _with_earlier_turns(form, row, found.prompt)))
         if form.label and said(row, form.label) is not None:
             found = replace(found, label=truth(row, form.label))
@@ -95,6 +96,25 @@ def _with_system(row: Row, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
     return prompt
 
 
+def _with_reasoning(form: Format, row: Row, found: Comparison) -> Comparison:
+    """The comparison with what columns of their own say was thought before the response, or before each of two."""
+    columns = _reasoning_columns(form)
+    if found.reasoning or len(columns) != len(found.responses):
+        return found
+    before = tuple(
+        next((thought for name in names if isinstance(thought := row.get(name), str) and thought.strip()), "")
+        for names in columns
+    )
+    return replace(found, reasoning=before) if any(before) else found
+
+
+def _reasoning_columns(form: Format) -> tuple[tuple[str, ...], ...]:
+    """For each response, the columns that may say what was thought before it."""
+    if form.kind in ("demonstration", "unpaired"):
+        return (REASONING,)
+    return SIDES_REASONING if form.responses == ("chosen", "rejected") else ()
+
+
 def _scores(form: Format, row: Row, found: Comparison) -> tuple[float, ...]:
     """What the row says of each response in the order of the responses, more being better; () where it does not."""
     if not all(is_number(row.get(name)) for name in form.scores):
@@ -125,6 +145,7 @@ def no_meta(form: Format) -> set[str]:
     An answer that is read under another name stays there if it is short: it may be the solution to check others by.
     """
     read = {*form.columns, *form.optional, *SYSTEM, EARLIER, form.label}
+    read |= {name for names in _reasoning_columns(form) for name in names}
     return (read | set(form.renamed)) - {name for name, target in form.renamed.items() if target == form.response}
 
 

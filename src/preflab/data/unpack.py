@@ -65,7 +65,7 @@ def _lists(row: Row, unpacked: Mapping[str, Any]) -> dict[str, list[Any]]:
     a name, their scores, and under any name the list that is as long as the scores.
     """
     texts = {name: value for name, value in row.items() if isinstance(value, str) and name not in unpacked}
-    written = {name: items for name, value in texts.items() if (items := _items(value))}
+    written = {name: items for name, value in texts.items() if (items := written_list(value))}
     numbers = {name: items for name, items in written.items() if all(map(is_number, items))}
     scores = {name: items for name, items in numbers.items() if name.lower() in _SCORES}
     lengths = {len(items) for items in scores.values()}
@@ -80,7 +80,7 @@ def _lists(row: Row, unpacked: Mapping[str, Any]) -> dict[str, list[Any]]:
 _SCORES = frozenset((*LIST_SCORES, *LIST_RANKS))
 
 
-def _items(text: str) -> list[Any] | None:
+def written_list(text: str) -> list[Any] | None:
     """The list of texts, of numbers or of objects that a text writes; None if it writes none."""
     text = text.strip()
     if not (text.startswith("[") and text.endswith("]")):

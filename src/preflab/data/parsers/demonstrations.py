@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from preflab.data.fields import Row, text
 from preflab.data.messages import conversation, is_said_by_user, message, messages, of_replies
-from preflab.data.names import REASONING
 from preflab.data.parsers.sides import reply
 from preflab.records import Comparison, Message, RowError
 
@@ -17,13 +16,10 @@ def sharegpt_ranking(row: Row) -> Comparison:
 
 
 def prompt_response(row: Row) -> Comparison:
-    """Files that `preflab generate` wrote keep the columns of the prompt's row in `meta`; the line's own come first.
-    `reasoning` (or `reasoning_content`, `thinking`) is what was thought before the response.
-    """
+    """Files that `preflab generate` wrote keep the columns of the prompt's row in `meta`; the line's own come first."""
     meta = row.get("meta")
     kept = {name: value for name, value in meta.items() if name not in row} if isinstance(meta, dict) else {}
-    thoughts = [thought for name in REASONING if isinstance(thought := row.get(name), str) and thought.strip()]
-    return Comparison(conversation(row, "prompt"), (text(row, "response"),), meta=kept, reasoning=tuple(thoughts[:1]))
+    return Comparison(conversation(row, "prompt"), (text(row, "response"),), meta=kept)
 
 
 def prompt_completion(row: Row) -> Comparison:

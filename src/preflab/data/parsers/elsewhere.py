@@ -69,7 +69,7 @@ def rewardbench_2(row: Row) -> Comparison:
     sides = {name: _texts(row, name) for name in ("chosen", "rejected")}
     left = sum(map(len, sides.values())) - 2
     pair = tuple(side[0] for side in sides.values())
-    return Comparison(prompt, pair, meta={"tied_responses_left_out": left})
+    return Comparison(prompt, pair, meta={"further_responses_left_out": left})
 
 
 def _texts(row: Row, name: str) -> list[str]:
