@@ -85,7 +85,7 @@ def test_steps_and_their_labels_are_no_prompts(texts: str) -> None:
 
 @pytest.mark.parametrize("numbers", [[False, True], [0, 1], ["0.5", "2"]])
 def test_numbers_of_unknown_meaning_forbid_to_take_the_first_for_the_best(numbers: list[object]) -> None:
-    row: Row = {"prompt": "Eggs?", "responses": LISTS["completions"], "is_correct": numbers}
+    row: Row = {"prompt": "Eggs?", "responses": LISTS["completions"], "is_correct": numbers, "tokens": [3, 2]}
     with pytest.raises(UserError, match=r"does is_correct say how good .* --columns scores=is_correct"):
         choose_format(None, [row])
     _, form = choose_format("ranked", [row])

@@ -10,7 +10,7 @@ from itertools import islice
 from preflab.data.fields import Row
 from preflab.data.formats import FORMATS
 from preflab.data.layout import Format, Kind, renamed_row
-from preflab.data.lookalikes import is_about, preference_columns, unread_texts
+from preflab.data.lookalikes import grades, is_about, preference_columns, unread_texts
 from preflab.data.names import (
     LABEL,
     LABEL_IF_TRUTH,
@@ -253,7 +253,7 @@ def _question_of_an_order(fit: _Fit, sample: Sequence[Row]) -> str:
     form = fit.form
     listed = _sources(form.columns, form)
     known = {*LIST_SCORES, *LIST_RANKS}
-    beside = [(texts, numbers) for texts, numbers in parallel_lists(sample) if texts in listed]
+    beside = [(texts, numbers) for texts, numbers in parallel_lists(sample) if texts in listed and grades(numbers)]
     if known.isdisjoint(form.optional) or not beside or any(numbers in known for _, numbers in beside):
         return ""
     texts, numbers = beside[0]

@@ -22,6 +22,11 @@ _WORSE = {
 _RESPONSE = frozenset(
     ("response", "answer", "output", "completion", "conversation", "reply", "summary", "generation", "candidate", "ref")
 )
+_GRADING = frozenset((
+    *("label", "labels", "correct", "correctness", "accuracy", "accuracies", "quality", "feedback", "preferred"),
+    *("score", "scores", "rating", "ratings", "reward", "rewards", "rank", "ranks", "grade", "grades", "verdict"),
+    *("vote", "votes", "upvotes", "likes", "wins", "verdicts"),
+))  # fmt: skip
 _MARKS = (("a", "b"), ("1", "2"), ("0", "1"), ("i", "j"), ("j", "k"), ("first", "second"), ("one", "two"))
 _ORDER = frozenset(
     ("rank", "ranking", "score", "rating", "reward", "overall_score", "annotations", "scores", "ratings")
@@ -45,6 +50,13 @@ def preference_columns(rows: Sequence[Row], read: Collection[str]) -> list[str]:
     found |= {name for name in unread if any(_are_ordered(row.get(name)) for row in rows)}
     grades = [name for name in unread if name.lower() in _GRADES]
     return [name for name in unread if name in found or (len(grades) > 1 and name in grades)]
+
+
+def grades(name: str) -> bool:
+    """Whether a column with a number for each response is called as if it said how good that is; others count tokens,
+    say.
+    """
+    return not _words(name).isdisjoint(_GRADING)
 
 
 def unread_texts(rows: Sequence[Row], read: Collection[str]) -> list[str]:

@@ -121,7 +121,7 @@ def alone_with(output: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        _remove_unused(Path(lock.lock_file), made)
+        _remove_unused(Path(lock.lock_file), output, made)
 
 
 def alone(setting: str, head: str = "") -> Callable[[Callable[[S], R]], Callable[[S], R]]:
@@ -141,13 +141,14 @@ def alone(setting: str, head: str = "") -> Callable[[Callable[[S], R]], Callable
     return wrap
 
 
-def _remove_unused(lock: Path, folders: Sequence[Path]) -> None:
-    """Remove folders that were made for a lock, where nothing else has come into them."""
-    if folders and [*lock.parent.iterdir()] == [lock]:
+def _remove_unused(lock: Path, output: Path, folders: Sequence[Path]) -> None:
+    """Remove the lock of an output that was not begun, and the folders that were made for it, if they are empty."""
+    if any(path.exists() for path in (output, unfinished(output), beside(output, "manifest.json"))):
+        return
+    with suppress(OSError):
         lock.unlink(missing_ok=True)
-        with suppress(OSError):
-            for folder in folders:
-                folder.rmdir()
+        for folder in folders:
+            folder.rmdir()
 
 
 def finish_output(output: Path, rows: Iterable[object]) -> None:
