@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import tiny_runs
 import tiny_tokenizers
+from test_cases_thinking import preflab
 from thinking_templates import TEMPLATES
 from tiny_models import tiny_model
 from transformers.utils import chat_template_utils
 
-from preflab import cli
 from preflab.data.templates import CHAT_TEMPLATES, template_values
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.save import save_model
@@ -37,13 +37,6 @@ def rows(tmp_path: Path) -> str:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     return str(path)
-
-
-def preflab(*words: object) -> int:
-    with pytest.raises(SystemExit) as caught:
-        cli.main([str(word) for word in words])
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
 
 
 # ---- the date --------------------------------------------------------------------------------------------------------
