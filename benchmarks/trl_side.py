@@ -15,7 +15,7 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_source
-from preflab.records import Comparison
+from preflab.core.records import Comparison
 
 
 class StepClock(TrainerCallback):

@@ -8,13 +8,13 @@ from typing import Annotated
 import pytest
 from pydantic import Field
 
-from preflab.config import Positional, Settings
-from preflab.experiments.plan import StageKind
-from preflab.recipes import run
-from preflab.recipes.run import Outlook, RunResult, run_experiment
-from preflab.recipes.settings import RunSettings
-from preflab.records import UserError
-from preflab.rundir import read_json, write_json
+from preflab.core.config import Positional, Settings
+from preflab.experiment.plan import StageKind
+from preflab.experiment import run
+from preflab.experiment.run import Outlook, RunResult, run_experiment
+from preflab.train.settings import RunSettings
+from preflab.core.records import UserError
+from preflab.core.rundir import read_json, write_json
 
 
 class MakeSettings(Settings):
@@ -114,7 +114,7 @@ def install(patch: pytest.MonkeyPatch, folder: Path) -> None:
     FAILING.clear()
     LEARNED.clear()
     patch.setattr(run, "STAGES", KINDS)
-    patch.setattr("preflab.recipes.experiment_report.report_experiment", report)
+    patch.setattr("preflab.experiment.report.report_experiment", report)
     patch.chdir(folder)
 
 

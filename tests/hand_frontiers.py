@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from preflab.analysis.frontier import BestOf, Frontier, Measures, Policy, kl_bound
+from preflab.studies.frontier.rows import BestOf, Frontier, Measures, Policy, kl_bound
 
 PROMPTS = 100
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from preflab.records import TokenizedComparison
+from preflab.core.records import TokenizedComparison
 
 
 class MemoryDataset:

@@ -16,9 +16,9 @@ from trl_batches import ROWS, arguments, assert_same_gradients, comparisons, onl
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseLogps
 from preflab.objectives import OBJECTIVES, Loss, PairLogps
-from preflab.recipes.preference_settings import DPOSettings
-from preflab.recipes.preferences import _pair_step
-from preflab.records import TokenizedComparison
+from preflab.train.preference_settings import DPOSettings
+from preflab.train.preferences import _pair_step
+from preflab.core.records import TokenizedComparison
 from preflab.train.steps import Responses, StepOutput, means
 
 pytest.importorskip("trl", reason="TRL is installed with the test extra on Python 3.11 and later")

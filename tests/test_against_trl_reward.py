@@ -13,7 +13,7 @@ from trl_batches import ROWS, arguments, assert_same_gradients
 
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseRewards
-from preflab.records import TokenizedComparison
+from preflab.core.records import TokenizedComparison
 from preflab.train.steps import Responses, means, reward_step
 
 pytest.importorskip("trl", reason="TRL is installed with the test extra on Python 3.11 and later")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from preflab.analysis.alignment import Row, align
-from preflab.records import UserError
+from preflab.stats.alignment import Row, align
+from preflab.core.records import UserError
 
 
 def rows(*samples: int) -> list[Row]:

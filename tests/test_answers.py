@@ -10,7 +10,7 @@ import pytest
 
 from preflab.data.answers import AnswerRow, is_answer_file, match_answers, read_answers, read_side
 from preflab.data.sources import open_source
-from preflab.records import Message, UserError
+from preflab.core.records import Message, UserError
 
 
 def user(text: str) -> tuple[Message, ...]:

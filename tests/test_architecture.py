@@ -140,7 +140,7 @@ def test_the_plan_has_no_cycle() -> None:
 
 def test_imports_follow_the_plan() -> None:
     imports = imports_of(SOURCE)
-    assert "preflab.records" in imports["preflab.rundir"]
+    assert "preflab.core.records" in imports["preflab.core.rundir"]
     assert violations(imports) == []
 
 
@@ -177,17 +177,17 @@ def test_the_public_names_are_those_that_type_checkers_see() -> None:
 @pytest.mark.parametrize(
     ("file", "line", "violation"),
     [
-        ("records.py", "from preflab.rundir import write_json", "preflab.records imports preflab.rundir"),
-        ("records.py", "import pydantic", "preflab.records imports pydantic"),
+        ("records.py", "from preflab.core.rundir import write_json", "preflab.core.records imports preflab.core.rundir"),
+        ("records.py", "import pydantic", "preflab.core.records imports pydantic"),
         (
             "config.py",
-            "from preflab.recipes.settings import SFTSettings",
-            "preflab.config imports preflab.recipes.settings",
+            "from preflab.train.settings import SFTSettings",
+            "preflab.core.config imports preflab.train.settings",
         ),
         (
             "objectives/pairs.py",
-            "from preflab.config import Settings",
-            "preflab.objectives.pairs imports preflab.config",
+            "from preflab.core.config import Settings",
+            "preflab.objectives.pairs imports preflab.core.config",
         ),
         ("objectives/pairs.py", "import numpy as np", "preflab.objectives.pairs imports numpy"),
         ("train/loop.py", "from preflab.objectives import dpo", "preflab.train.loop imports preflab.objectives"),

@@ -11,24 +11,24 @@ import pytest
 import tiny_runs
 from tiny_studies import tiny_study
 
-from preflab.analysis.analyse import analyse
-from preflab.analysis.as_run import AsRun, Leak, Origin, Run, as_run_of, leak_words, leaks_of
+from preflab.studies.compare.analyse import analyse
+from preflab.core.origins import AsRun, Leak, Origin, Run, as_run_of, leak_words, leaks_of
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.overlap import prompt_hash
 from preflab.data.sources import open_source
-from preflab.recipes.as_run import PROMPTS, leak_of, origin_of, runs_of
-from preflab.recipes.compare import compare_models
-from preflab.recipes.generate import generate_responses
-from preflab.recipes.judge import judge_responses
-from preflab.recipes.judging_settings import JudgeSettings
-from preflab.recipes.report import build_report
-from preflab.recipes.settings import GenerateSettings, WinrateSettings
-from preflab.recipes.study_settings import CompareSettings, ReportSettings
-from preflab.recipes.winrate import compute_winrate
-from preflab.records import Comparison, Message, UserError, messages_from_json
-from preflab.report.as_run import as_run_tables
-from preflab.report.page import render
-from preflab.rundir import read_json, read_jsonl
+from preflab.train.as_run import PROMPTS, leak_of, origin_of, runs_of
+from preflab.studies.compare.command import compare_models
+from preflab.sample.generate import generate_responses
+from preflab.judge.command import judge_responses
+from preflab.judge.settings import JudgeSettings
+from preflab.studies.report import build_report
+from preflab.train.settings import GenerateSettings, WinrateSettings
+from preflab.studies.settings import CompareSettings, ReportSettings
+from preflab.judge.winrate import compute_winrate
+from preflab.core.records import Comparison, Message, UserError, messages_from_json
+from preflab.page.origins import as_run_tables
+from preflab.studies.compare.page import render
+from preflab.core.rundir import read_json, read_jsonl
 
 TRAINED = "sandbox:preferences?rows=20&seed=1"
 
@@ -108,7 +108,7 @@ def test_prompts_of_all_trainings_count(runs: dict[str, Path]) -> None:
 def compared(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("compare") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("preflab.recipes.report.draw_figures", lambda *_: None)
+        patch.setattr("preflab.studies.report.draw_figures", lambda *_: None)
         compare_models(
             CompareSettings(
                 models=(f"base={runs['base']}", str(runs["dpo"])),

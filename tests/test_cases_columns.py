@@ -10,7 +10,7 @@ from preflab.data.inspect import Rows, inspect_source
 from preflab.data.remarks import DISAGREEING, INVERTED, TIED
 from preflab.data.sources import open_source
 from preflab.data.tokenize import Dropped
-from preflab.records import Comparison, Message
+from preflab.core.records import Comparison, Message
 
 EGG = Message("user", "How do I boil an egg?")
 SYSTEM = Message("system", "Answer in rhyme only.")

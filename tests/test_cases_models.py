@@ -31,12 +31,12 @@ from preflab.model.adapters import add_lora
 from preflab.model.load import load_model
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer
-from preflab.recipes.generate import generate_responses
-from preflab.recipes.merge import merge_adapter
-from preflab.recipes.reward import train_reward
-from preflab.recipes.settings import GenerateSettings, MergeSettings
-from preflab.records import UserError
-from preflab.rundir import read_jsonl
+from preflab.sample.generate import generate_responses
+from preflab.train.merge import merge_adapter
+from preflab.rewards.train import train_reward
+from preflab.train.settings import GenerateSettings, MergeSettings
+from preflab.core.records import UserError
+from preflab.core.rundir import read_jsonl
 
 PAIRS = [{"prompt": "Hello", "chosen": "Hi ! How can I help ?", "rejected": "What ?"}] * 3
 

@@ -8,7 +8,7 @@ from shared_cases import case
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_source
 from preflab.data.tokenize import Dropped
-from preflab.records import Comparison, UserError
+from preflab.core.records import Comparison, UserError
 
 FOLDERS = "25-folders-and-one-row-files"
 

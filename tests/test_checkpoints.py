@@ -16,8 +16,8 @@ import torch
 from test_resume import cut_off
 from tiny_runs import run, write_model
 
-from preflab.records import UserError
-from preflab.rundir import fingerprint
+from preflab.core.records import UserError
+from preflab.core.rundir import fingerprint
 from preflab.train import checkpoint as checkpoint_module
 from preflab.train import state as state_module
 

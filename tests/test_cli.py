@@ -22,8 +22,8 @@ from pydantic.fields import FieldInfo
 import preflab
 from preflab import cli
 from preflab.cli import COMMANDS, Command
-from preflab.config import Positional, Settings, is_positional, named_fields
-from preflab.records import UserError
+from preflab.core.config import Positional, Settings, is_positional, named_fields
+from preflab.core.records import UserError
 
 
 class SpeedSettings(Settings):
@@ -350,7 +350,7 @@ def test_ctrl_c_stops_a_running_command_cleanly() -> None:
     program = """
 import signal, sys, time
 from preflab import cli
-from preflab.config import Settings
+from preflab.core.config import Settings
 signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background, it is ignored
 class Nothing(Settings): pass
 def sleep(settings):

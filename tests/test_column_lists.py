@@ -16,8 +16,8 @@ from preflab.data.remarks import INVERTED, TIED
 from preflab.data.rows import parse_row
 from preflab.data.sources import open_source
 from preflab.data.tokenize import Dropped
-from preflab.recipes.inspect import InspectResult
-from preflab.records import UserError
+from preflab.data.command import InspectResult
+from preflab.core.records import UserError
 
 Row = dict[str, Any]
 
@@ -113,7 +113,7 @@ def test_a_function_of_ones_own_is_watched(tmp_path: Path) -> None:
 def test_what_a_function_of_ones_own_says_of_a_row_is_escaped(tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text(
-        "from preflab.records import RowError\n\n\ndef pairs(row):\n    raise RowError(row['q'], row['q'])\n",
+        "from preflab.core.records import RowError\n\n\ndef pairs(row):\n    raise RowError(row['q'], row['q'])\n",
     )
     found = inspected(tmp_path, {"q": "\x1b[2Jgone\r\n[bold]"}, name=str(own))
     assert list(found.dropped) == [r"\x1b[2Jgone\r\n[bold]"]
@@ -123,7 +123,7 @@ def test_what_a_function_of_ones_own_says_of_a_row_is_escaped(tmp_path: Path) ->
 @pytest.mark.parametrize("wrong", ["Comparison('text', ('a',))", "Comparison((), (1,))", "Comparison((), 'ab')", "[]"])
 def test_a_function_that_returns_something_else_is_told(wrong: str, tmp_path: Path) -> None:
     own = tmp_path / "own.py"
-    own.write_text(f"from preflab.records import Comparison\n\n\ndef pairs(row):\n    return {wrong}\n")
+    own.write_text(f"from preflab.core.records import Comparison\n\n\ndef pairs(row):\n    return {wrong}\n")
     with pytest.raises(UserError, match="it must return a Comparison of Message and text, or a dict"):
         inspected(tmp_path, {"q": Q}, name=str(own))
 

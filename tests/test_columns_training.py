@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_runs import run, write_model
 
-from preflab.records import UserError
+from preflab.core.records import UserError
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_what_a_function_of_ones_own_says_is_escaped(
 ) -> None:
     own = tmp_path / "own.py"
     own.write_text(
-        "from preflab.records import RowError\n\n\ndef pairs(row):\n"
+        "from preflab.core.records import RowError\n\n\ndef pairs(row):\n"
         "    if row['chosen_rating'] == 3:\n        raise RowError(row['bad'], row['bad'])\n"
         "    return {'prompt': row['question'], 'chosen': row['chosen'], 'rejected': row['rejected']}\n"
     )

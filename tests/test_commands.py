@@ -18,10 +18,10 @@ from preflab.data.templates import apply_named_template
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.load import load_model
 from preflab.model.tokenizers import load_tokenizer
-from preflab.recipes.inspect import inspect_data
-from preflab.recipes.sandbox import write_sandbox
-from preflab.recipes.settings import InspectSettings, SandboxSettings
-from preflab.records import Comparison, Message, UserError
+from preflab.data.command import inspect_data
+from preflab.sandbox.command import write_sandbox
+from preflab.train.settings import InspectSettings, SandboxSettings
+from preflab.core.records import Comparison, Message, UserError
 
 PREFERENCES = "sandbox:preferences?rows=12"
 

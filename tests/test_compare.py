@@ -16,13 +16,13 @@ import pytest
 import tiny_runs
 
 from preflab import cli
-from preflab.analysis.study import Study, verdict
-from preflab.analysis.study_rows import read_study
-from preflab.recipes.compare import compare_models
-from preflab.recipes.report import ReportResult, build_report
-from preflab.recipes.study_settings import CompareSettings, ReportSettings
-from preflab.records import UserError
-from preflab.rundir import read_json, read_jsonl
+from preflab.stats.study import Study, verdict
+from preflab.studies.rows import read_study
+from preflab.studies.compare.command import compare_models
+from preflab.studies.report import ReportResult, build_report
+from preflab.studies.settings import CompareSettings, ReportSettings
+from preflab.core.records import UserError
+from preflab.core.rundir import read_json, read_jsonl
 from preflab.sandbox.gold import gold_reward
 
 PROMPTS = "sandbox:preferences?rows=14&split=test&seed=3"
@@ -67,8 +67,8 @@ def done(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> t
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without figures, which take longer than all the rest."""
-    monkeypatch.setattr("preflab.recipes.report.draw_figures", lambda *_: None)
-    monkeypatch.setattr("preflab.recipes.report.write_report", lambda *_: None)
+    monkeypatch.setattr("preflab.studies.report.draw_figures", lambda *_: None)
+    monkeypatch.setattr("preflab.studies.report.write_report", lambda *_: None)
 
 
 def test_the_study_has_everybodys_answers_and_scores(done: tuple[ReportResult, Study]) -> None:
@@ -132,8 +132,8 @@ def test_a_folder_that_was_renamed_is_finished_all_the_same(
     models: dict[str, Path], done: tuple[ReportResult, Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(done[1].folder, tmp_path / "renamed")
-    monkeypatch.setattr("preflab.recipes.generate.generate", None)
-    monkeypatch.setattr("preflab.recipes.score.rewards", None)
+    monkeypatch.setattr("preflab.sample.generate.generate", None)
+    monkeypatch.setattr("preflab.rewards.score.rewards", None)
     again = compare_models(settings(models, tmp_path / "renamed"))
     assert again.analysis == done[0].analysis
     monkeypatch.chdir(tmp_path)

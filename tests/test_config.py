@@ -9,8 +9,8 @@ import pytest
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from preflab.config import Positional, Settings, dump_settings, load_settings, resolved
-from preflab.records import UserError
+from preflab.core.config import Positional, Settings, dump_settings, load_settings, resolved
+from preflab.core.records import UserError
 
 
 class Base(Settings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from preflab.figures.curves import curves, draw_curves
+from preflab.page.curves import curves, draw_curves
 
 ROWS = [
     {"step": 0, "eval_loss": 0.7, "eval_logps/chosen": -10.0, "eval_logps/rejected": -11.0},

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from preflab.analysis import degenerate
-from preflab.analysis.degenerate import refusal, runaway_repetition
+from preflab.stats import degenerate
+from preflab.stats.degenerate import refusal, runaway_repetition
 
 
 @pytest.mark.parametrize(

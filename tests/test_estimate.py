@@ -14,20 +14,20 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from preflab.data.sources import is_on_hub
-from preflab.experiments import speed
-from preflab.experiments.estimate import Estimate, as_table, estimate
-from preflab.experiments.plan import Plan, PlannedStage
-from preflab.experiments.sizes import model_size
-from preflab.experiments.speed import Machine
-from preflab.experiments.work import Need
+from preflab.experiment import speed
+from preflab.experiment.estimate import Estimate, as_table, estimate
+from preflab.experiment.plan import Plan, PlannedStage
+from preflab.experiment.sizes import model_size
+from preflab.experiment.speed import Machine
+from preflab.experiment.work import Need
 from preflab.model.adapters import add_lora
 from preflab.model.load import load_model
-from preflab.recipes.data import load_splits, load_template
-from preflab.recipes.frontier_settings import FrontierSettings
-from preflab.recipes.judging_settings import JudgeSettings
-from preflab.recipes.preference_settings import DPOSettings, SimPOSettings
-from preflab.recipes.settings import GenerateSettings, RewardSettings, SandboxSettings, ScoreSettings, SFTSettings
-from preflab.recipes.study_settings import CompareSettings, GridSettings
+from preflab.data.splits import load_splits, load_template
+from preflab.studies.frontier.settings import FrontierSettings
+from preflab.judge.settings import JudgeSettings
+from preflab.train.preference_settings import DPOSettings, SimPOSettings
+from preflab.train.settings import GenerateSettings, RewardSettings, SandboxSettings, ScoreSettings, SFTSettings
+from preflab.studies.settings import CompareSettings, GridSettings
 from preflab.sandbox.tiny import build_tiny_model
 
 PAIRS = "sandbox:preferences?rows=40&seed=3"

@@ -11,12 +11,12 @@ import pytest
 import torch
 from tiny_runs import run, settings, write_model
 
-from preflab.durable import read_metrics
-from preflab.experiments import training
-from preflab.experiments.lookup import Lookup, Notes
-from preflab.experiments.plan import Plan, PlannedStage
-from preflab.experiments.training import course_of, training_need
-from preflab.experiments.work import Tokens
+from preflab.core.durable import read_metrics
+from preflab.experiment import training
+from preflab.experiment.lookup import Lookup, Notes
+from preflab.experiment.plan import Plan, PlannedStage
+from preflab.experiment.training import course_of, training_need
+from preflab.experiment.work import Tokens
 from preflab.model.responses import ResponseLogps, ResponseRewards
 
 # Uneven on purpose: epochs that end within a step, rows that are drawn and split, evaluations that fall on few steps.

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from hand_experiments import stage, write_experiment, write_grid, write_study, write_training
 
-from preflab.analysis.experiment import Training, read_experiment
-from preflab.analysis.grid import read_grid
-from preflab.analysis.grid_findings import grid_findings
-from preflab.analysis.results import Estimate, GridCell
-from preflab.analysis.statistics import draw_resamples, rate_estimate
-from preflab.analysis.wording import duration
+from preflab.experiment.rows import Training, read_experiment
+from preflab.studies.grid.rows import read_grid
+from preflab.studies.grid.findings import grid_findings
+from preflab.stats.results import Estimate, GridCell
+from preflab.stats.statistics import draw_resamples, rate_estimate
+from preflab.stats.wording import duration
 from preflab.cli import main
-from preflab.figures.trainings import MOST_LINES, lines_of, training_panels
-from preflab.recipes.experiment_report import report_experiment
-from preflab.recipes.report import build_report
-from preflab.recipes.study_settings import ReportSettings
-from preflab.records import DisagreementError, UserError
-from preflab.rundir import read_json, write_json, write_text
+from preflab.experiment.figures import MOST_LINES, lines_of, training_panels
+from preflab.experiment.report import report_experiment
+from preflab.studies.report import build_report
+from preflab.studies.settings import ReportSettings
+from preflab.core.records import DisagreementError, UserError
+from preflab.core.rundir import read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from browser import OpenPage

@@ -9,14 +9,14 @@ from typing import IO, Any
 import pytest
 from matplotlib.figure import Figure
 
-from preflab.analysis.frontier import read_frontier
+from preflab.studies.frontier.rows import read_frontier
 from preflab.data.sources import open_sources, sample_rows
-from preflab.experiments.plan import Plan, read_plan
+from preflab.experiment.plan import Plan, read_plan
 from preflab.objectives import OBJECTIVES
-from preflab.recipes.run import run_experiment
-from preflab.recipes.settings import RunSettings
-from preflab.recipes.stages import STAGES
-from preflab.rundir import write_jsonl
+from preflab.experiment.run import run_experiment
+from preflab.train.settings import RunSettings
+from preflab.experiment.stages import STAGES
+from preflab.core.rundir import write_jsonl
 
 FAMILY = Path(__file__).parents[1] / "experiments" / "family.yaml"
 SMALL = (

@@ -16,12 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from tiny_studies import CHAT, MODELS, REWARD, tiny_study
 
-from preflab.analysis.analyse import analyse
-from preflab.analysis.results import Analysis, Estimate, GridCell
-from preflab.analysis.study import Study
-from preflab.figures import marks
-from preflab.figures import study_figures as figures
-from preflab.figures.comparison import (
+from preflab.studies.compare.analyse import analyse
+from preflab.stats.results import Analysis, Estimate, GridCell
+from preflab.stats.study import Study
+from preflab.page import marks
+from preflab.studies.compare import figures
+from preflab.studies.compare.contest_figures import (
     MOST_SUBSETS,
     agreement_panels,
     diversity_panels,
@@ -29,12 +29,12 @@ from preflab.figures.comparison import (
     overview_panels,
     subset_panels,
 )
-from preflab.figures.grid import winrate_vs_step, winrate_vs_temperature
-from preflab.figures.lengths import length_panels, lengths
-from preflab.figures.reward_model import depth_panels
-from preflab.figures.scores import score_panels
-from preflab.figures.study_figures import draw_figures, draw_grid
-from preflab.figures.style import GREY, INK, Panel, compose, looks, panels_as_svg, shown
+from preflab.studies.grid.figures import winrate_vs_step, winrate_vs_temperature
+from preflab.studies.compare.length_figures import length_panels, lengths
+from preflab.rewards.figures import depth_panels
+from preflab.studies.compare.score_figures import score_panels
+from preflab.studies.compare.figures import draw_figures, draw_grid
+from preflab.page.style import GREY, INK, Panel, compose, looks, panels_as_svg, shown
 
 
 @pytest.fixture(scope="module")

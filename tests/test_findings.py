@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hand_studies import CHAT, GOLD, HUMAN, REWARD, case, judged, said, scored, study
 
-from preflab.analysis.analyse import COUNTED, analyse
-from preflab.analysis.results import Estimate, Finding
-from preflab.analysis.study import Judge, ScoredPair, Study
-from preflab.analysis.wording import SHARES, listed, percent, side, who
-from preflab.records import Message
+from preflab.studies.compare.analyse import COUNTED, analyse
+from preflab.stats.results import Estimate, Finding
+from preflab.stats.study import Judge, ScoredPair, Study
+from preflab.stats.wording import SHARES, listed, percent, side, who
+from preflab.core.records import Message
 
 
 def findings(study: Study) -> tuple[Finding, ...]:
@@ -316,7 +316,7 @@ def test_the_first_screen_stays_short(monkeypatch: pytest.MonkeyPatch) -> None:
     made = two_judges("w" * 45 + "l" * 15, "wl" * 30)
     everything = findings(made)
     assert len(everything) > 2
-    monkeypatch.setattr("preflab.analysis.findings.MOST", 2)
+    monkeypatch.setattr("preflab.studies.compare.findings.MOST", 2)
     assert findings(made) == everything[:2]
 
 

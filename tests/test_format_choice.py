@@ -18,7 +18,7 @@ from preflab.data.detect import choose_format, detect_format
 from preflab.data.rows import parse_row
 from preflab.data.sources import open_source, open_sources
 from preflab.data.tokenize import Dropped
-from preflab.records import Comparison, Message, RowError, UserError
+from preflab.core.records import Comparison, Message, RowError, UserError
 
 # Detection and choice -------------------------------------------------------------------------------------------------
 
@@ -54,7 +54,7 @@ def write_own(tmp_path: Path, text: str) -> str:
 
 
 OWN = """
-from preflab.records import Comparison, Message, RowError
+from preflab.core.records import Comparison, Message, RowError
 import json
 
 def pairs(row):

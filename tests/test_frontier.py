@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preflab.analysis.frontier import best_of_measures, curves, kl_bound, lowest_proxy, policy_measures, read_frontier
-from preflab.records import DisagreementError, UserError
-from preflab.rundir import read_json, read_jsonl, write_json, write_jsonl
-from preflab.tables.frontier import write_frontier_tables
+from preflab.studies.frontier.rows import best_of_measures, curves, kl_bound, lowest_proxy, policy_measures, read_frontier
+from preflab.core.records import DisagreementError, UserError
+from preflab.core.rundir import read_json, read_jsonl, write_json, write_jsonl
+from preflab.studies.frontier.tables import write_frontier_tables
 
 ROWS = [
     {"row": 3, "sample": 0, "kl": 1.0, "gold": 1.0, "proxy": 0.5},

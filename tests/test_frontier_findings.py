@@ -10,10 +10,10 @@ import hand_frontiers
 import numpy as np
 import pytest
 
-from preflab.analysis.frontier import best_of_n, curves
-from preflab.analysis.frontier_differences import difference, gold_at, trained_sides
-from preflab.analysis.frontier_findings import reading
-from preflab.analysis.results import Finding
+from preflab.studies.frontier.rows import best_of_n, curves
+from preflab.studies.frontier.differences import difference, gold_at, trained_sides
+from preflab.studies.frontier.findings import reading
+from preflab.stats.results import Finding
 
 Points = dict[float, hand_frontiers.Means]
 

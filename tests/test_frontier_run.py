@@ -16,17 +16,18 @@ import tiny_runs
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from preflab.analysis.frontier import read_frontier
-from preflab.generate import Prompt
+from preflab.studies.frontier.rows import read_frontier
+from preflab.sample.sampling import Prompt
 from preflab.model.prefix import PrefixBatch, prefix_batch
 from preflab.model.responses import ResponseDivergences
-from preflab.recipes import frontier, rollouts
-from preflab.recipes.frontier import measure_frontier
-from preflab.recipes.frontier_settings import FrontierSettings
-from preflab.recipes.players import read_entries
-from preflab.recipes.rollouts import divergences
-from preflab.records import Completion, Message, TokenizedComparison, UserError
-from preflab.rundir import read_json, read_jsonl, write_jsonl
+from preflab.studies.frontier import command as frontier
+from preflab.sample import rollouts
+from preflab.studies.frontier.command import measure_frontier
+from preflab.studies.frontier.settings import FrontierSettings
+from preflab.judge.players import read_entries
+from preflab.sample.rollouts import divergences
+from preflab.core.records import Completion, Message, TokenizedComparison, UserError
+from preflab.core.rundir import read_json, read_jsonl, write_jsonl
 from preflab.sandbox.gold import gold_reward
 
 PROMPTS = "sandbox:prompts?rows=12&split=test&seed=3"
@@ -153,7 +154,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take longer to draw than these runs take."""
-    monkeypatch.setattr("preflab.recipes.report.draw_frontier", lambda *_: None)
+    monkeypatch.setattr("preflab.studies.report.draw_frontier", lambda *_: None)
 
 
 def settings(runs: Path, out: Path, **changes: Any) -> FrontierSettings:

@@ -22,7 +22,7 @@ from test_frontier import write_frontier
 from test_winrate import write as write_verdicts
 
 from preflab import cli
-from preflab.figures import style
+from preflab.page import style
 
 pytestmark = pytest.mark.fuzz
 
@@ -315,11 +315,11 @@ def test_studies(first: int, compared: Path, tmp_path: Path, capsys: Capture, mo
     """One file of a finished study is broken: its report is made of what is whole, or refused."""
     as_svg = style.as_svg
     for name in ("draw_figures", "draw_grid", "draw_frontier"):
-        monkeypatch.setattr(f"preflab.recipes.report.{name}", lambda *_: None)
+        monkeypatch.setattr(f"preflab.studies.report.{name}", lambda *_: None)
     folder, whole = tmp_path / "studies", folders_of_studies(tmp_path / "whole", compared)
     for seed, chance in seeds(first, "studies"):
         drawn = as_svg if seed % 10 == 0 else lambda *_, **__: "<svg></svg>"  # most of the time goes into pictures
-        monkeypatch.setattr("preflab.figures.style.as_svg", drawn)
+        monkeypatch.setattr("preflab.page.style.as_svg", drawn)
         shutil.copytree(whole / (kind := chance.choice(STUDIES)), folder)
         path = folder / chance.choice(read_by_reports(folder))
         damage(path, chance)
@@ -360,7 +360,7 @@ WORDS = (
 def test_words(first: int, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Odd words in the place of every setting, on commands that lack what they need."""
     from preflab.cli import COMMANDS, _import
-    from preflab.config import is_positional, named_fields
+    from preflab.core.config import is_positional, named_fields
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "none")

@@ -46,8 +46,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than all the rest."""
-    monkeypatch.setattr("preflab.recipes.stage.draw_curves", lambda *_: None)
-    monkeypatch.setattr("preflab.recipes.score.draw_pairs", lambda *_, **__: None)
+    monkeypatch.setattr("preflab.train.stage.draw_curves", lambda *_: None)
+    monkeypatch.setattr("preflab.rewards.score.draw_pairs", lambda *_, **__: None)
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -219,8 +219,8 @@ def studies(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def without_pictures(patch: pytest.MonkeyPatch) -> None:
     for name in ("draw_figures", "draw_grid", "draw_frontier"):
-        patch.setattr(f"preflab.recipes.report.{name}", lambda *_: None)
-    patch.setattr("preflab.figures.style.as_svg", lambda *_, **__: "<svg></svg>")
+        patch.setattr(f"preflab.studies.report.{name}", lambda *_: None)
+    patch.setattr("preflab.page.style.as_svg", lambda *_, **__: "<svg></svg>")
 
 
 @blocks(75)

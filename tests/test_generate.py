@@ -14,16 +14,16 @@ from tiny_models import ARCHITECTURES, tiny_model
 from tiny_tokenizers import qwen
 from transformers import GenerationConfig, LogitsProcessor
 
-import preflab.generate
-from preflab.analysis.degenerate import foreign_turn, runaway_repetition
+import preflab.sample.sampling
+from preflab.stats.degenerate import foreign_turn, runaway_repetition
 from preflab.data.detect import detect_format
 from preflab.data.sources import open_source
 from preflab.data.tokenize import ChatTemplate
-from preflab.generate import Prompt, Sampling, TokenChooser, generate, generate_ids
-from preflab.recipes.generate import generate_responses
-from preflab.recipes.settings import GenerateSettings
-from preflab.records import Message, UserError
-from preflab.rundir import read_json, read_jsonl
+from preflab.sample.sampling import Prompt, Sampling, TokenChooser, generate, generate_ids
+from preflab.sample.generate import generate_responses
+from preflab.train.settings import GenerateSettings
+from preflab.core.records import Message, UserError
+from preflab.core.rundir import read_json, read_jsonl
 
 STOP = 3
 PROMPTS = [[5, 9, 11], [7] * 12 + [21, 33], [40, 41, 42, 43, 44, 45], [99]]
@@ -175,7 +175,7 @@ def test_a_terminator_is_in_neither_text_nor_count(
 ) -> None:
     hello = template.tokenizer("Hello there", add_special_tokens=False)["input_ids"]
     whole = torch.tensor([[9, *hello, template.terminator_id, 0, 0]])
-    monkeypatch.setattr(preflab.generate, "_generate", lambda *_args, **_inputs: whole)
+    monkeypatch.setattr(preflab.sample.sampling, "_generate", lambda *_args, **_inputs: whole)
     prompt = Prompt((Message("user", "Hi"),), (9,), 1)
     ((completion,),) = generate(big_enough, template, [prompt], Sampling(max_new_tokens=9))
     assert (completion.response, completion.tokens, completion.finish) == ("Hello there", len(hello), "eos")
@@ -246,8 +246,8 @@ def test_an_interrupted_run_goes_on_to_the_same_file(
             raise Killed
         return respond(*arguments)
 
-    respond = preflab.generate._respond
-    monkeypatch.setattr(preflab.generate, "_respond", counting)
+    respond = preflab.sample.sampling._respond
+    monkeypatch.setattr(preflab.sample.sampling, "_respond", counting)
     with pytest.raises(Killed):
         generate_responses(settings_of(folder, output))
     assert not output.exists()

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from preflab.analysis.grid import read_grid
-from preflab.analysis.verdicts import read_verdicts
-from preflab.recipes import grid
-from preflab.recipes.grid import run_grid
-from preflab.recipes.study_settings import GridSettings
-from preflab.records import UserError
-from preflab.rundir import read_jsonl, write_jsonl
+from preflab.studies.grid.rows import read_grid
+from preflab.judge.verdicts import read_verdicts
+from preflab.studies.grid import command as grid
+from preflab.studies.grid.command import run_grid
+from preflab.studies.settings import GridSettings
+from preflab.core.records import UserError
+from preflab.core.rundir import read_jsonl, write_jsonl
 
 PROMPTS = "sandbox:preferences?rows=8&split=test&seed=3"
 
@@ -46,7 +46,7 @@ def test_a_grid_that_was_renamed_is_finished_all_the_same(
 ) -> None:
     first = run_grid(settings(run, tmp_path / "grid", temperatures=(1.0,)))
     (tmp_path / "grid").rename(tmp_path / "renamed")
-    monkeypatch.setattr("preflab.recipes.generate.generate", None)
+    monkeypatch.setattr("preflab.sample.generate.generate", None)
     assert run_grid(settings(run, tmp_path / "renamed", temperatures=(1.0,))).cells == first.cells
 
 

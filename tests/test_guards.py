@@ -18,16 +18,16 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from preflab.cli import main
-from preflab.durable import read_metrics
+from preflab.core.durable import read_metrics
 from preflab.model.load import load_model
 from preflab.model.prefix import PrefixBatch, prefix_batch
 from preflab.model.responses import ResponseLogps, ResponseRewards
 from preflab.objectives import OBJECTIVES, Loss, Objective, PairLogps, dpo
-from preflab.recipes import preferences
-from preflab.recipes.data import load_splits, load_template
-from preflab.recipes.preference_settings import PREFERENCE_SETTINGS, DPOSettings
-from preflab.recipes.preferences import falling_chosen
-from preflab.records import UserError
+from preflab.train import preferences
+from preflab.data.splits import load_splits, load_template
+from preflab.train.preference_settings import PREFERENCE_SETTINGS, DPOSettings
+from preflab.train.preferences import falling_chosen
+from preflab.core.records import UserError
 from preflab.train import checkpoint
 
 LN_2 = math.log(2)
@@ -197,7 +197,7 @@ def test_a_full_disk_at_the_end_keeps_all_checkpoints(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("preflab.recipes.model.save_model", full)
+        patch.setattr("preflab.train.model.save_model", full)
         with pytest.raises(SystemExit) as end:
             main(arguments("sft", sft_root / "tiny", tmp_path / "run"))
     assert end.value.code == 2
@@ -300,7 +300,7 @@ def test_30_the_cpu_trains_in_float32_unless_it_is_told_otherwise(
 ) -> None:
     """Or is faster in bfloat16, which tests/test_precision.py is about."""
     needs_bf16()
-    monkeypatch.setattr("preflab.recipes.stage.has_bf16", lambda _: False)
+    monkeypatch.setattr("preflab.train.stage.has_bf16", lambda _: False)
     run("dpo", sft_root / "tiny", tmp_path / "default", max_steps=3, bf16=None)
     run("dpo", sft_root / "tiny", tmp_path / "float32", max_steps=3, bf16=False)
     run("dpo", sft_root / "tiny", tmp_path / "bfloat16", max_steps=3, bf16=True)

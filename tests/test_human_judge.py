@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from preflab.analysis.verdicts import read_journal
+from preflab.judge.verdicts import read_journal
 from preflab.judge.human import SKIPPED, judge_by_hand
-from preflab.recipes.output import unfinished
-from preflab.records import Judgement, Message, Pair, UserError
-from preflab.rundir import append_jsonl
+from preflab.core.output import unfinished
+from preflab.core.records import Judgement, Message, Pair, UserError
+from preflab.core.rundir import append_jsonl
 
 if TYPE_CHECKING:
     from browser import OpenPage

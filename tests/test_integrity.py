@@ -14,17 +14,18 @@ import torch
 from test_checkpoints import zero_last_block
 from tiny_runs import LORA, run, write_model
 
-from preflab import durable
+from preflab.core import durable
 from preflab.cli import main
 from preflab.data.answers import read_answers
-from preflab.durable import CHECKSUMS, DamagedError, check_files, check_model, digests, read_metrics, whole_folder
+from preflab.core.durable import CHECKSUMS, DamagedError, check_files, check_model, digests, read_metrics, whole_folder
 from preflab.model.load import load_model
-from preflab.recipes import fit, reference
-from preflab.recipes.generate import generate_responses
-from preflab.recipes.output import beside
-from preflab.recipes.settings import GenerateSettings, MergeSettings
-from preflab.records import UserError
-from preflab.rundir import read_json, write_json
+from preflab.train import fit
+from preflab.train import reference
+from preflab.sample.generate import generate_responses
+from preflab.core.output import beside
+from preflab.train.settings import GenerateSettings, MergeSettings
+from preflab.core.records import UserError
+from preflab.core.rundir import read_json, write_json
 
 # ---- folders -------------------------------------------------------------------------------------------------------
 
@@ -270,7 +271,7 @@ def test_an_evaluation_without_a_number_ends_the_run(
 
 
 def test_merging_leaves_a_whole_folder(trained: Path, tmp_path: Path) -> None:
-    from preflab.recipes.merge import merge_adapter
+    from preflab.train.merge import merge_adapter
 
     merge_adapter(MergeSettings(adapter=trained / "lora" / "adapter", output_dir=tmp_path / "merged"))
     check_files(tmp_path / "merged", read_json(tmp_path / "merged" / CHECKSUMS))

@@ -21,12 +21,12 @@ from preflab.judge.local import LocalJudge
 from preflab.judge.parse import Failure, Reply
 from preflab.model.load import load_model
 from preflab.model.tokenizers import load_tokenizer
-from preflab.recipes.judge import JudgeResult, judge_responses
-from preflab.recipes.judging_settings import JudgeSettings
-from preflab.recipes.score import score_responses
-from preflab.recipes.settings import ScoreSettings
-from preflab.records import UserError
-from preflab.rundir import read_jsonl
+from preflab.judge.command import JudgeResult, judge_responses
+from preflab.judge.settings import JudgeSettings
+from preflab.rewards.score import score_responses
+from preflab.train.settings import ScoreSettings
+from preflab.core.records import UserError
+from preflab.core.rundir import read_jsonl
 from preflab.sandbox.gold import gold_reward
 from preflab.sandbox.source import sandbox_source
 

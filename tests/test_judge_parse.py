@@ -11,7 +11,7 @@ from fake_judge import submissions
 
 from preflab.judge.parse import Reply, UnusableReplyError, read_reply
 from preflab.judge.questions import QUESTIONS, judge_prompt, read_question
-from preflab.records import Message, Pair, UserError
+from preflab.core.records import Message, Pair, UserError
 
 # ---- replies --------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from test_judge_endpoint import PAIRS, judged, right, settings
 
 from preflab.judge.completion import read_completion
 from preflab.judge.parse import Reply, UnusableReplyError, read_reply
-from preflab.records import UserError
+from preflab.core.records import UserError
 
 
 @pytest.fixture

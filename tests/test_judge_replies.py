@@ -16,7 +16,7 @@ from test_judge_endpoint import judged, settings
 from preflab.judge.completion import read_completion
 from preflab.judge.endpoint import Endpoint, _Calls, api_key, split_source
 from preflab.judge.parse import Reply
-from preflab.records import UserError
+from preflab.core.records import UserError
 
 
 @pytest.fixture

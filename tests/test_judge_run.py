@@ -21,21 +21,21 @@ from fake_judge import FakeJudge
 from rich.console import Console
 from test_judge_endpoint import judged, responses, right, settings
 
-from preflab import terminal
-from preflab.analysis.study import Judge
-from preflab.analysis.verdicts import combine, read_journal, read_verdicts
+from preflab.core import terminal
+from preflab.stats.study import Judge
+from preflab.judge.verdicts import combine, read_journal, read_verdicts
 from preflab.data.answers import AnswerRow
 from preflab.judge.cache import ReplyCache
 from preflab.judge.estimate import Cost
 from preflab.judge.parse import Reply
 from preflab.judge.run import judge as run_judge
 from preflab.judge.run import plan
-from preflab.recipes import judges
-from preflab.recipes.judge import JudgeResult, _chosen_for, judge_responses, parse_judge, spec_of
-from preflab.recipes.judging_settings import JudgeSettings
-from preflab.recipes.output import unfinished
-from preflab.records import Judgement, Message, Pair, UserError
-from preflab.rundir import append_jsonl
+from preflab.judge import judges
+from preflab.judge.command import JudgeResult, _chosen_for, judge_responses, parse_judge, spec_of
+from preflab.judge.settings import JudgeSettings
+from preflab.core.output import unfinished
+from preflab.core.records import Judgement, Message, Pair, UserError
+from preflab.core.rundir import append_jsonl
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_a_file_made_from_other_inputs_is_refused(judge: FakeJudge, tmp_path: Pa
 
 def test_two_processes_do_not_judge_into_one_file(judge: FakeJudge, tmp_path: Path) -> None:
     given = settings(tmp_path, pairs=2)
-    lines = "import sys; from pathlib import Path; from preflab.recipes.output import alone_with\n"
+    lines = "import sys; from pathlib import Path; from preflab.core.output import alone_with\n"
     lines += f"with alone_with(Path({str(given.output)!r})): print(flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", lines], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
@@ -366,5 +366,5 @@ def test_of_several_preferred_responses_to_a_prompt_that_of_the_same_row_counts(
 
 
 def test_a_judge_behind_an_endpoint_starts_without_torch() -> None:
-    lines = "import sys, preflab.recipes.judge; sys.exit('torch' in sys.modules)"
+    lines = "import sys, preflab.judge.command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", lines], check=False).returncode == 0

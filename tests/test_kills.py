@@ -19,16 +19,16 @@ from typing import Any
 import pytest
 from tiny_runs import LORA, run, write_model
 
-from preflab.recipes.compare import compare_models
-from preflab.recipes.generate import generate_responses
-from preflab.recipes.grid import run_grid
-from preflab.recipes.judge import judge_responses
-from preflab.recipes.judging_settings import JudgeSettings
-from preflab.recipes.merge import merge_adapter
-from preflab.recipes.run import run_experiment
-from preflab.recipes.score import score_responses
-from preflab.recipes.settings import GenerateSettings, MergeSettings, RunSettings, ScoreSettings
-from preflab.recipes.study_settings import CompareSettings, GridSettings
+from preflab.studies.compare.command import compare_models
+from preflab.sample.generate import generate_responses
+from preflab.studies.grid.command import run_grid
+from preflab.judge.command import judge_responses
+from preflab.judge.settings import JudgeSettings
+from preflab.train.merge import merge_adapter
+from preflab.experiment.run import run_experiment
+from preflab.rewards.score import score_responses
+from preflab.train.settings import GenerateSettings, MergeSettings, RunSettings, ScoreSettings
+from preflab.studies.settings import CompareSettings, GridSettings
 
 pytestmark = [
     pytest.mark.kills,

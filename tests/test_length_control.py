@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from preflab.analysis.length_control import (
+from preflab.stats.length_control import (
     FEWEST_PROMPTS,
     LARGEST_THETA,
     PRIOR_STD,
@@ -14,7 +14,7 @@ from preflab.analysis.length_control import (
     fit,
     length_controlled,
 )
-from preflab.analysis.statistics import Floats, draw_resamples, wilson
+from preflab.stats.statistics import Floats, draw_resamples, wilson
 
 
 def simulated(seed: int, *, theta: float, phi: float, n: int = 300, longer: float = 0.0) -> tuple[Floats, Floats]:
@@ -56,7 +56,7 @@ def test_the_fit_is_that_of_statsmodels(monkeypatch: pytest.MonkeyPatch) -> None
     rng = np.random.default_rng(0)
     points, length_term = rng.choice([0.0, 0.3, 0.5, 1.0], size=80), np.tanh(rng.normal(0.3, 1, size=80))
     weights = rng.integers(0, 3, size=80).astype(np.float64)
-    monkeypatch.setattr("preflab.analysis.length_control.PRIOR_STD", 1e6)
+    monkeypatch.setattr("preflab.stats.length_control.PRIOR_STD", 1e6)
     model = sm.GLM(points, sm.add_constant(length_term), family=sm.families.Binomial(), freq_weights=weights)
     assert fit(points, length_term, weights[None], np.zeros((1, 2)))[0] == pytest.approx(model.fit().params, abs=1e-6)
 

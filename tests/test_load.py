@@ -23,9 +23,9 @@ from preflab.model.precision import pick_dtype
 from preflab.model.responses import ResponseLogps
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer, pad_apart_from
-from preflab.recipes.data import load_template
-from preflab.recipes.model import load_trainable
-from preflab.records import UserError
+from preflab.data.splits import load_template
+from preflab.train.model import load_trainable
+from preflab.core.records import UserError
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[7, 30, 12, 45, 26, 99, 5, 18]])

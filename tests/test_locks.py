@@ -12,23 +12,23 @@ from pathlib import Path
 import pytest
 from tiny_runs import COMMANDS, settings
 
-from preflab.recipes.compare import compare_models
-from preflab.recipes.generate import generate_responses
-from preflab.recipes.grid import run_grid
-from preflab.recipes.merge import merge_adapter
-from preflab.recipes.output import alone_with
-from preflab.recipes.sandbox import write_sandbox
-from preflab.recipes.score import score_responses
-from preflab.recipes.settings import GenerateSettings, MergeSettings, SandboxSettings, ScoreSettings
-from preflab.recipes.study_settings import CompareSettings, GridSettings
-from preflab.records import UserError
-from preflab.rundir import open_stage
+from preflab.studies.compare.command import compare_models
+from preflab.sample.generate import generate_responses
+from preflab.studies.grid.command import run_grid
+from preflab.train.merge import merge_adapter
+from preflab.core.output import alone_with
+from preflab.sandbox.command import write_sandbox
+from preflab.rewards.score import score_responses
+from preflab.train.settings import GenerateSettings, MergeSettings, SandboxSettings, ScoreSettings
+from preflab.studies.settings import CompareSettings, GridSettings
+from preflab.core.records import UserError
+from preflab.core.rundir import open_stage
 
 
 @contextmanager
 def held(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Another process that is at work on this path."""
-    lines = "import sys; from pathlib import Path; from preflab.recipes.output import alone_with\n"
+    lines = "import sys; from pathlib import Path; from preflab.core.output import alone_with\n"
     lines += f"with alone_with(Path({str(path)!r})): print(flush=True); sys.stdin.read()"
     with subprocess.Popen([sys.executable, "-c", lines], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None

@@ -9,7 +9,7 @@ from torch import Tensor
 from preflab.model import logps
 from preflab.model.logps import Head, response_sums, token_logps
 from preflab.model.prefix import prefix_batch
-from preflab.records import TokenizedComparison
+from preflab.core.records import TokenizedComparison
 
 ROWS, WIDTH, VOCABULARY = 11, 6, 17
 HEADS = {

@@ -9,7 +9,7 @@ import pytest
 from preflab.data.detect import choose_format
 from preflab.data.fields import Row
 from preflab.data.rows import read_row
-from preflab.records import RowError, UserError
+from preflab.core.records import RowError, UserError
 
 
 def rows(one: str, other: str) -> list[Row]:

@@ -10,10 +10,10 @@ import pytest
 from test_resume import cut_off
 from tiny_runs import run, write_model
 
-from preflab.recipes.compare import compare_models
-from preflab.recipes.grid import run_grid
-from preflab.recipes.study_settings import CompareSettings, GridSettings
-from preflab.records import UserError
+from preflab.studies.compare.command import compare_models
+from preflab.studies.grid.command import run_grid
+from preflab.studies.settings import CompareSettings, GridSettings
+from preflab.core.records import UserError
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_study_is_accepted_under_another_name(
     study(models, tmp_path / "here", kind)
     rows = {path.name: path.read_bytes() for path in (tmp_path / "here").rglob("responses/*.jsonl")}
     (tmp_path / "here").rename(tmp_path / "there")
-    monkeypatch.setattr("preflab.recipes.generate._generate_rows", lambda *_: pytest.fail("generated again"))
+    monkeypatch.setattr("preflab.sample.generate._generate_rows", lambda *_: pytest.fail("generated again"))
     study(models, tmp_path / "there", kind)
     assert {path.name: path.read_bytes() for path in (tmp_path / "there").rglob("responses/*.jsonl")} == rows
 

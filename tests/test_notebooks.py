@@ -19,10 +19,10 @@ import tiny_runs
 from nbformat import NotebookNode
 from tiny_models import tiny_model
 
-from preflab.analysis.grid import read_grid
-from preflab.recipes.grid import run_grid
-from preflab.recipes.study_settings import GridSettings
-from preflab.rundir import read_json, read_jsonl, write_jsonl
+from preflab.studies.grid.rows import read_grid
+from preflab.studies.grid.command import run_grid
+from preflab.studies.settings import GridSettings
+from preflab.core.rundir import read_json, read_jsonl, write_jsonl
 from preflab.sandbox.tiny import build_tokenizer
 from preflab.sandbox.world import World, preference_rows
 

@@ -11,7 +11,7 @@ from objective_rows import FAR, FIELDS, ROWS, SOME, Row, at_the_reference, objec
 from torch import Tensor
 
 from preflab.objectives import OBJECTIVES, PSI, PairLogps
-from preflab.ties import Precision
+from preflab.core.ties import Precision
 
 of_every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 of_every_objective = pytest.mark.parametrize("name", OBJECTIVES)

@@ -17,26 +17,26 @@ import pytest
 import tiny_runs
 from tiny_studies import tiny_study
 
-from preflab.analysis.analyse import analyse
-from preflab.analysis.definitions import MEAN_PREFERENCE, STD, STD_SHORT, TIES_HALF, win_rate_head
-from preflab.analysis.study import Judge
-from preflab.analysis.wording import exact_percent
+from preflab.studies.compare.analyse import analyse
+from preflab.stats.definitions import MEAN_PREFERENCE, STD, STD_SHORT, TIES_HALF, win_rate_head
+from preflab.stats.study import Judge
+from preflab.stats.wording import exact_percent
 from preflab.cli import main
-from preflab.figures.comparison import overview_panels, subset_panels
-from preflab.figures.curves import curve_panels
+from preflab.studies.compare.contest_figures import overview_panels, subset_panels
+from preflab.page.curves import curve_panels
 from preflab.judge.parse import Failure, Reply
 from preflab.judge.questions import read_question
-from preflab.recipes.compare import compare_models
-from preflab.recipes.grid import run_grid
-from preflab.recipes.judge import judge_responses
-from preflab.recipes.judges import LanguageJudge
-from preflab.recipes.judging_settings import AskingSettings, JudgeSettings
-from preflab.recipes.settings import WinrateSettings
-from preflab.recipes.stage import TrainResult
-from preflab.recipes.study_settings import CompareSettings, GridSettings
-from preflab.recipes.winrate import compute_winrate
-from preflab.rundir import read_json, read_jsonl, write_jsonl
-from preflab.tables.study_tables import figure_rows
+from preflab.studies.compare.command import compare_models
+from preflab.studies.grid.command import run_grid
+from preflab.judge.command import judge_responses
+from preflab.judge.judges import LanguageJudge
+from preflab.judge.settings import AskingSettings, JudgeSettings
+from preflab.train.settings import WinrateSettings
+from preflab.train.stage import TrainResult
+from preflab.studies.settings import CompareSettings, GridSettings
+from preflab.judge.winrate import compute_winrate
+from preflab.core.rundir import read_json, read_jsonl, write_jsonl
+from preflab.studies.compare.tables import figure_rows
 
 JUDGE = "gpt=openai:fake@http://127.0.0.1:9/v1"
 
@@ -85,7 +85,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     def judge(judge: Judge, settings: AskingSettings, *, seed: int) -> LanguageJudge:
         return LanguageJudge(judge, settings, seed, Backend(texts), read_question(settings.question))
 
-    monkeypatch.setattr("preflab.recipes.judge.openai_judge", judge)
+    monkeypatch.setattr("preflab.judge.command.openai_judge", judge)
     return texts
 
 
@@ -151,7 +151,7 @@ def test_all_commands_give_the_win_rate_that_the_rows_give(tmp_path: Path, asked
 
 def test_a_grid_gives_it_too(tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_runs.write_model(tmp_path / "model")
-    monkeypatch.setattr("preflab.recipes.report.draw_grid", lambda *_: None)
+    monkeypatch.setattr("preflab.studies.report.draw_grid", lambda *_: None)
     prompts = "sandbox:preferences?rows=12&split=test&seed=3"
     settings: dict[str, Any] = {"models": (f"m={model}",), "temperatures": (1.0,), "prompts": (prompts,)}
     settings |= {"max_new_tokens": 6, "num_return_sequences": 3, "dtype": "float32", "out": tmp_path / "grid"}

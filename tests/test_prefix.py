@@ -26,7 +26,7 @@ from preflab.model.responses import (
     transformers_model,
     usual_attention,
 )
-from preflab.records import TokenizedComparison, UserError
+from preflab.core.records import TokenizedComparison, UserError
 
 RELATIVE = 1e-4
 

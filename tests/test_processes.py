@@ -14,8 +14,9 @@ import torch
 from tiny_runs import arguments, history, run, weights, write_model
 
 from preflab.cli import main
-from preflab.durable import read_metrics
-from preflab.recipes import reward, stage
+from preflab.core.durable import read_metrics
+from preflab.rewards import train as reward
+from preflab.train import stage
 
 # Nine rows to evaluate on by fives, and 20 to train on by threes: each process has passes without rows, and a step may
 # have an odd number of batches.

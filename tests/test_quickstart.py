@@ -9,10 +9,10 @@ import math
 
 import pytest
 
-from preflab.analysis.study_rows import read_study
-from preflab.recipes import quickstart
-from preflab.recipes.settings import QuickstartSettings
-from preflab.rundir import read_json, read_jsonl
+from preflab.studies.rows import read_study
+from preflab.experiment import quickstart
+from preflab.train.settings import QuickstartSettings
+from preflab.core.rundir import read_json, read_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> quickstart.QuickstartResult
         sizes = {"DEMONSTRATIONS": 64, "PREFERENCES": 64, "EVAL_ROWS": 40, "PROMPTS": 12}
         for name, size in sizes.items():
             patch.setattr(quickstart, name, size)
-        patch.setattr("preflab.recipes.report.draw_figures", lambda *_: None)  # they take longer than all the rest
+        patch.setattr("preflab.studies.report.draw_figures", lambda *_: None)  # they take longer than all the rest
         patch.setenv("PREFLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
         settings = QuickstartSettings(output_dir=tmp_path_factory.mktemp("runs") / "quickstart")
         first = quickstart.run_quickstart(settings)

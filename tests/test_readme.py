@@ -11,7 +11,7 @@ import pytest
 
 import preflab
 import preflab.cli
-from preflab.config import Settings
+from preflab.core.config import Settings
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

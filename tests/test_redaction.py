@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from preflab.redaction import redact
+from preflab.core.redaction import redact
 
 
 def test_secrets_are_known_by_name_and_by_look() -> None:

@@ -20,16 +20,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from preflab.cli import main
-from preflab.recipes.compare import compare_models
-from preflab.recipes.frontier import measure_frontier
-from preflab.recipes.frontier_settings import FrontierSettings
-from preflab.recipes.judge import judge_responses
-from preflab.recipes.judging_settings import JudgeSettings
-from preflab.recipes.merge import merge_adapter
-from preflab.recipes.score import score_responses
-from preflab.recipes.settings import MergeSettings, ScoreSettings
-from preflab.recipes.study_settings import CompareSettings
-from preflab.records import UserError
+from preflab.studies.compare.command import compare_models
+from preflab.studies.frontier.command import measure_frontier
+from preflab.studies.frontier.settings import FrontierSettings
+from preflab.judge.command import judge_responses
+from preflab.judge.settings import JudgeSettings
+from preflab.train.merge import merge_adapter
+from preflab.rewards.score import score_responses
+from preflab.train.settings import MergeSettings, ScoreSettings
+from preflab.studies.settings import CompareSettings
+from preflab.core.records import UserError
 
 PROMPTS = "sandbox:prompts?rows=3&seed=1"
 

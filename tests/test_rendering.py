@@ -14,7 +14,7 @@ from preflab.data.rendering import CLOSED, NOT_RENDERED, OPENED
 from preflab.data.templates import CHAT_TEMPLATES, apply_named_template, apply_template_values, template_values
 from preflab.data.thinking import Spoken
 from preflab.data.tokenize import ChatTemplate
-from preflab.records import Comparison, Message, RowError, UserError
+from preflab.core.records import Comparison, Message, RowError, UserError
 
 QUESTION = (Message("user", "What is two plus two?"),)
 PLAIN = Comparison(QUESTION, ("four",))

@@ -15,18 +15,20 @@ from typing import Any
 import pytest
 from tiny_studies import CHAT, GOLD, tiny_study
 
-from preflab.analysis import wording
-from preflab.analysis.analyse import analyse
-from preflab.analysis.results import Estimate
-from preflab.analysis.study import Answer, Case, Player, Study
-from preflab.figures.study_figures import ReportFigure, report_figures
-from preflab.records import Message
-from preflab.report import cells, layout, page
-from preflab.report.cases import pack_cases
-from preflab.report.layout import THEMES
-from preflab.report.page import render, write_report
-from preflab.rundir import write_json
-from preflab.words import words
+from preflab.stats import wording
+from preflab.studies.compare.analyse import analyse
+from preflab.stats.results import Estimate
+from preflab.stats.study import Answer, Case, Player, Study
+from preflab.studies.compare.figures import ReportFigure, report_figures
+from preflab.core.records import Message
+from preflab.page import cells
+from preflab.page import layout
+from preflab.studies.compare import page
+from preflab.studies.compare.cases import pack_cases
+from preflab.page.layout import THEMES
+from preflab.studies.compare.page import render, write_report
+from preflab.core.rundir import write_json
+from preflab.core.words import words
 
 VOID = {"meta", "input", "br", "link", "img", "hr", "wbr"}
 

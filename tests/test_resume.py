@@ -16,12 +16,12 @@ import torch
 from tiny_models import tiny_model
 from tiny_runs import history, run, steer, write_model
 
-from preflab.durable import read_metrics
+from preflab.core.durable import read_metrics
 from preflab.model.adapters import add_lora
 from preflab.model.load import load_model
-from preflab.recipes import model as model_recipe
-from preflab.recipes.stage import fingerprint_weights
-from preflab.records import UserError
+from preflab.train import model as model_recipe
+from preflab.train.stage import fingerprint_weights
+from preflab.core.records import UserError
 from preflab.train import checkpoint as checkpoint_module
 from preflab.train import journal as journal_module
 from preflab.train.checkpoint import Checkpoints
@@ -143,7 +143,7 @@ def test_a_finished_stage_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tiny = write_model(tmp_path / "tiny")
     first = run("dpo", tiny, tmp_path / "run", max_steps=2)
     before = times(tmp_path / "run")
-    monkeypatch.setattr("preflab.recipes.preferences.fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("preflab.train.preferences.fit", lambda *_, **__: pytest.fail("trained again"))
     assert run("dpo", tiny, tmp_path / "run", max_steps=2) == first
     assert times(tmp_path / "run") == before
 
@@ -274,7 +274,7 @@ def test_early_stopping_holds_for_a_resumed_run(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("preflab.recipes.reward.save_trained", no_room)
+        patch.setattr("preflab.rewards.train.save_trained", no_room)
         with pytest.raises(OSError, match="No space left"):
             run("reward", tiny, tmp_path / "cut", **changes)
     run("reward", tiny, tmp_path / "cut", **changes)

@@ -11,24 +11,24 @@ import pytest
 import tiny_runs
 import torch
 
-from preflab.experiments.lookup import Lookup
-from preflab.experiments.plan import read_plan
-from preflab.experiments.sizes import model_size
+from preflab.experiment.lookup import Lookup
+from preflab.experiment.plan import read_plan
+from preflab.experiment.sizes import model_size
 from preflab.model.configs import own_stop_ids, read_config
 from preflab.model.files import at_revision, commit_of, split_revision
 from preflab.model.load import load_model
-from preflab.recipes.compare import compare_models
-from preflab.recipes.data import load_template
-from preflab.recipes.frontier import measure_frontier
-from preflab.recipes.frontier_settings import FrontierSettings
-from preflab.recipes.generate import generate_responses
-from preflab.recipes.model import load_trainable
-from preflab.recipes.settings import GenerateSettings
-from preflab.recipes.stages import STAGES
-from preflab.recipes.study_settings import CompareSettings
-from preflab.records import UserError
-from preflab.rundir import read_json, read_jsonl
-from preflab.yaml_files import dump_yaml
+from preflab.studies.compare.command import compare_models
+from preflab.data.splits import load_template
+from preflab.studies.frontier.command import measure_frontier
+from preflab.studies.frontier.settings import FrontierSettings
+from preflab.sample.generate import generate_responses
+from preflab.train.model import load_trainable
+from preflab.train.settings import GenerateSettings
+from preflab.experiment.stages import STAGES
+from preflab.studies.settings import CompareSettings
+from preflab.core.records import UserError
+from preflab.core.rundir import read_json, read_jsonl
+from preflab.core.yaml_files import dump_yaml
 
 NAME = "someone/tiny"
 
@@ -115,8 +115,8 @@ def test_compare_and_frontier_hold_to_it(tmp_path: Path, monkeypatch: pytest.Mon
     prompts = "sandbox:preferences?rows=4&split=test&seed=3"
     common: dict[str, Any] = {"prompts": (prompts,), "max_new_tokens": 5, "dtype": "float32"}
     generate_responses(GenerateSettings(model=NAME, revision="old", output=tmp_path / "old.jsonl", seed=42, **common))
-    monkeypatch.setattr("preflab.recipes.report.draw_figures", lambda *_: None)
-    monkeypatch.setattr("preflab.recipes.report.draw_frontier", lambda *_: None)
+    monkeypatch.setattr("preflab.studies.report.draw_figures", lambda *_: None)
+    monkeypatch.setattr("preflab.studies.report.draw_frontier", lambda *_: None)
     compare_models(CompareSettings(models=(NAME, f"{NAME}@old"), judge=("gold",), out=tmp_path / "c", **common))
     there = tmp_path / "c" / "responses"
     assert responses(there / "tiny-old.jsonl") == responses(tmp_path / "old.jsonl") != responses(there / "tiny.jsonl")

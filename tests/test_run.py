@@ -10,8 +10,8 @@ import pytest
 from fake_stages import CALLS, CHAIN, FAILING, refused, start, statuses, write
 
 from preflab.cli import main
-from preflab.recipes.run import Outlook
-from preflab.rundir import read_json
+from preflab.experiment.run import Outlook
+from preflab.core.rundir import read_json
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_a_finished_experiment_does_nothing() -> None:
 def test_a_report_that_was_not_written_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     start()
     with monkeypatch.context() as patch:
-        patch.setattr("preflab.recipes.experiment_report.report_experiment", lambda _: pytest.fail("stopped"))
+        patch.setattr("preflab.experiment.report.report_experiment", lambda _: pytest.fail("stopped"))
         with pytest.raises(pytest.fail.Exception):
             start("second.batch_size=2")
     start("second.batch_size=2")
@@ -172,10 +172,10 @@ def test_a_local_folder_is_known_by_what_lies_in_it() -> None:
 
 
 def test_a_large_file_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preflab.experiments.inputs._READ_ANEW", 2)
+    monkeypatch.setattr("preflab.experiment.inputs._READ_ANEW", 2)
     Path("in.txt").write_text("one")
     start("apart.source=in.txt", "start=in.txt")
-    monkeypatch.setattr("preflab.experiments.inputs.digest_file", lambda path: pytest.fail(f"{path} is read again"))
+    monkeypatch.setattr("preflab.experiment.inputs.digest_file", lambda path: pytest.fail(f"{path} is read again"))
     start("apart.source=in.txt", "start=in.txt")
 
 

@@ -15,11 +15,11 @@ import pytest
 from fake_stages import CALLS, FAILING, LEARNED, refused, start, statuses, write
 
 from preflab.cli import main
-from preflab.experiments.inputs import inputs_of
-from preflab.experiments.plan import read_plan
-from preflab.recipes.output import beside
-from preflab.records import DisagreementError
-from preflab.rundir import digest_file, read_json, write_json, write_jsonl
+from preflab.experiment.inputs import inputs_of
+from preflab.experiment.plan import read_plan
+from preflab.core.output import beside
+from preflab.core.records import DisagreementError
+from preflab.core.rundir import digest_file, read_json, write_json, write_jsonl
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_an_addition_that_was_stopped_is_not_done_when_it_is_taken_back() -> Non
 
 
 def test_a_function_of_the_users_own_is_an_input_wherever_it_is_named() -> None:
-    from preflab.recipes.stages import STAGES
+    from preflab.experiment.stages import STAGES
 
     for name in ("one.py", "two.py", "my=way.py"):
         Path(name).touch()
@@ -207,7 +207,7 @@ def test_a_damaged_list_of_stages_is_written_anew(text: str) -> None:
     ("command", "proof"), [("compare", "study.json"), ("grid", "grid.json"), ("frontier", "frontier.json")]
 )
 def test_every_study_says_by_which_file_it_is_known(command: str, proof: str) -> None:
-    from preflab.recipes.stages import STAGES
+    from preflab.experiment.stages import STAGES
 
     assert STAGES[command].proof == proof
 
@@ -237,7 +237,7 @@ def test_a_contradiction_is_said_until_it_is_mended(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("preflab.recipes.experiment_report.report_experiment", contradicting)
+        patch.setattr("preflab.experiment.report.report_experiment", contradicting)
         for _ in range(2):
             with pytest.raises(SystemExit) as end:
                 main(["run", "experiment.yaml"])
@@ -251,7 +251,7 @@ def test_a_contradiction_is_said_until_it_is_mended(
 
 
 def test_what_failed_is_said_beside_a_contradiction(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("preflab.recipes.experiment_report.report_experiment", contradicting)
+    monkeypatch.setattr("preflab.experiment.report.report_experiment", contradicting)
     FAILING["apart"] = fake_stages.UserError("no disk")
     message = refused()
     assert "rows say otherwise\n1 of 4 stages failed" in message

@@ -13,8 +13,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from preflab import rundir
-from preflab.records import UserError
+from preflab.core import rundir
+from preflab.core.records import UserError
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def test_rows_appended_before_a_kill_are_all_there(tmp_path: Path) -> None:
     program = f"""
 import itertools
 from pathlib import Path
-from preflab.rundir import append_jsonl
+from preflab.core.rundir import append_jsonl
 for step in itertools.count():
     append_jsonl(Path({str(path)!r}), [{{"step": step, "text": "x" * 5000}}])
     print(step, flush=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from preflab.records import UserError
+from preflab.core.records import UserError
 from preflab.sandbox import grammar
 from preflab.sandbox.gold import gold_parts, gold_reward, is_safe, read_prompt, words_of
 from preflab.sandbox.grammar import ASPECTS, HARMFUL_STEPS, QUESTIONS, TASKS, Content, Plan, Question

@@ -20,15 +20,15 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from preflab.model.load import load_model
 from preflab.model.save import save_model
-from preflab.recipes.data import load_template, template_of
-from preflab.recipes.merge import merge_adapter
-from preflab.recipes.model import load_trainable
-from preflab.recipes.reward import train_reward
-from preflab.recipes.score import load_scores, score_responses
-from preflab.recipes.settings import MergeSettings, RewardSettings, ScoreSettings
-from preflab.records import Comparison, Message, UserError
-from preflab.rundir import read_json, read_jsonl
-from preflab.score import summarize
+from preflab.data.splits import load_template, template_of
+from preflab.train.merge import merge_adapter
+from preflab.train.model import load_trainable
+from preflab.rewards.train import train_reward
+from preflab.rewards.score import load_scores, score_responses
+from preflab.train.settings import MergeSettings, RewardSettings, ScoreSettings
+from preflab.core.records import Comparison, Message, UserError
+from preflab.core.rundir import read_json, read_jsonl
+from preflab.rewards.rows import summarize
 from preflab.train.steps import Responses, means, reward_step
 
 # Pad tokens of their own, none, and one that is the terminator too (Pythia, Llama, Mistral).

@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from preflab.experiments.inputs import KnownFiles, _digest
-from preflab.recipes.score import ScoreResult
-from preflab.recipes.study_files import study_prompts
-from preflab.recipes.study_settings import CompareSettings
-from preflab.score import summarize
+from preflab.experiment.inputs import KnownFiles, _digest
+from preflab.rewards.score import ScoreResult
+from preflab.studies.files import study_prompts
+from preflab.studies.settings import CompareSettings
+from preflab.rewards.rows import summarize
 
 Row = dict[str, Any]
 PROMPT, OTHER = ([{"role": "user", "content": text}] for text in "pq")

@@ -13,11 +13,11 @@ import tiny_runs
 from matplotlib.figure import Figure
 from torch import nn
 
-from preflab.experiments.plan import Plan, read_plan
-from preflab.recipes.run import RunResult, run_experiment
-from preflab.recipes.settings import RunSettings
-from preflab.recipes.stages import STAGES
-from preflab.rundir import read_json
+from preflab.experiment.plan import Plan, read_plan
+from preflab.experiment.run import RunResult, run_experiment
+from preflab.train.settings import RunSettings
+from preflab.experiment.stages import STAGES
+from preflab.core.rundir import read_json
 from preflab.train.loop import StepReport, train
 
 SHIPPED = Path(__file__).parent.parent / "experiments"
@@ -131,8 +131,8 @@ def test_a_training_that_was_stopped_goes_on_from_its_checkpoint(monkeypatch: py
                 raise KeyboardInterrupt
             yield report
 
-    monkeypatch.setattr("preflab.recipes.fit.train", stopping)
-    monkeypatch.setattr("preflab.recipes.experiment_report.report_experiment", lambda folder: folder / "report.html")
+    monkeypatch.setattr("preflab.train.fit.train", stopping)
+    monkeypatch.setattr("preflab.experiment.report.report_experiment", lambda folder: folder / "report.html")
     with pytest.raises(KeyboardInterrupt):
         run_experiment(RunSettings(experiment=Path("sft.yaml")))
     run_experiment(RunSettings(experiment=Path("sft.yaml")))
@@ -145,7 +145,7 @@ def test_no_model_of_a_stage_outlives_it(monkeypatch: pytest.MonkeyPatch) -> Non
         "stages: {sft: {run: train sft, model: tiny}, dpo: {run: train dpo, model: '${sft}'}}",
         encoding="utf-8",
     )
-    monkeypatch.setattr("preflab.recipes.experiment_report.report_experiment", lambda folder: folder / "report.html")
+    monkeypatch.setattr("preflab.experiment.report.report_experiment", lambda folder: folder / "report.html")
     before = _modules()
     run_experiment(RunSettings(experiment=Path("two.yaml")))
     assert [type(one) for one in _modules() if not any(one is other for other in before)] == []

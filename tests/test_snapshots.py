@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from preflab.model.load import load_model
 from preflab.model.snapshots import final_model, put_weights, snapshots_of, step_of
 from preflab.model.tokenizers import load_tokenizer
-from preflab.records import UserError
+from preflab.core.records import UserError
 
 
 @pytest.fixture(scope="module", params=["full", "lora"])

@@ -16,7 +16,7 @@ import pyarrow.parquet
 import pytest
 
 from preflab.data.sources import Source, is_on_hub, open_source, open_sources, sample_rows
-from preflab.records import UserError
+from preflab.core.records import UserError
 
 Row = dict[str, Any]
 ROWS: list[Row] = [{"prompt": f"Quoi de neuf, n° {i}?\n", "chosen": f"a{i}", "rejected": f"b, {i}"} for i in range(10)]

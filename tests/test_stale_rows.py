@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
-from preflab.analysis.grid import read_grid
-from preflab.analysis.study_rows import read_study
-from preflab.analysis.verdicts import write_verdicts
-from preflab.recipes import compare
-from preflab.recipes.compare import compare_models
-from preflab.recipes.study_settings import CompareSettings
-from preflab.records import Judgement, Message, Pair, UserError
-from preflab.rundir import write_json, write_jsonl
+from preflab.studies.grid.rows import read_grid
+from preflab.studies.rows import read_study
+from preflab.judge.verdicts import write_verdicts
+from preflab.studies.compare import command as compare
+from preflab.studies.compare.command import compare_models
+from preflab.studies.settings import CompareSettings
+from preflab.core.records import Judgement, Message, Pair, UserError
+from preflab.core.rundir import write_json, write_jsonl
 
 
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("draw_figures", "write_report"):
-        monkeypatch.setattr(f"preflab.recipes.report.{name}", lambda *_: None)
+        monkeypatch.setattr(f"preflab.studies.report.{name}", lambda *_: None)
 
 
 def responses(path: Path, word: str, prompts: int = 4) -> str:

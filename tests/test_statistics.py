@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from preflab.analysis import statistics
-from preflab.analysis.statistics import (
+from preflab.stats import statistics
+from preflab.stats.statistics import (
     Floats,
     draw_resamples,
     mcnemar_exact,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from preflab.analysis.tails import other_task
+from preflab.stats.tails import other_task
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "hh-harmless-2000.jsonl.gz"
 

@@ -14,7 +14,7 @@ from tiny_models import tiny_model
 
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseLogps, ResponseRewards
-from preflab.ties import ROUNDING, Precision, compare, points, rounding
+from preflab.core.ties import ROUNDING, Precision, compare, points, rounding
 
 KINDS: dict[str, Callable[[list[float]], Any]] = {
     "numpy": lambda values: np.array(values),

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from preflab.data.templates import CHAT_TEMPLATES, apply_named_template
 from preflab.data.tokenize import ChatTemplate, Dropped
-from preflab.records import Comparison, Message, TokenizedComparison, UserError
+from preflab.core.records import Comparison, Message, TokenizedComparison, UserError
 
 SYSTEM = Message("system", "Be brief.")
 DIALOGUE = (

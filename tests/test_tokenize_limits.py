@@ -9,7 +9,7 @@ from tokenizers import normalizers
 
 from preflab.data.templates import CHAT_TEMPLATES
 from preflab.data.tokenize import ChatTemplate, Dropped
-from preflab.records import Comparison, Message, RowError, UserError
+from preflab.core.records import Comparison, Message, RowError, UserError
 
 # ---- rows that are refused -------------------------------------------------------------------------------------------
 

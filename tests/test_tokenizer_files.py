@@ -19,9 +19,9 @@ from preflab.model.adapters import add_lora
 from preflab.model.load import load_model
 from preflab.model.save import save_model
 from preflab.model.tokenizers import PROBE, load_tokenizer
-from preflab.recipes.merge import merge_adapter
-from preflab.recipes.settings import MergeSettings
-from preflab.records import UserError
+from preflab.train.merge import merge_adapter
+from preflab.train.settings import MergeSettings
+from preflab.core.records import UserError
 
 
 def digits(backend: Tokenizer) -> None:

@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from tiny_runs import HELD_OUT, TRAIN, history, run, settings, steer, weights, write_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from preflab.durable import read_metrics
-from preflab.recipes.data import load_splits, load_template
-from preflab.recipes.fit import _adamw, _more_is_better, _start_trackers
-from preflab.recipes.stage import TrainResult
-from preflab.records import UserError
+from preflab.core.durable import read_metrics
+from preflab.data.splits import load_splits, load_template
+from preflab.train.fit import _adamw, _more_is_better, _start_trackers
+from preflab.train.stage import TrainResult
+from preflab.core.records import UserError
 from preflab.train.checkpoint import Checkpoints, Progress
 from preflab.train.rows import RankedRows
 

@@ -13,12 +13,12 @@ import torch
 from tiny_runs import history, run, settings, write_model
 
 from preflab.data.batches import plan_training, tenth
-from preflab.durable import read_metrics
-from preflab.failures import explain_failure, is_out_of_memory
-from preflab.recipes import fit
-from preflab.recipes.output import explaining_memory
-from preflab.records import UserError
-from preflab.rundir import differences
+from preflab.core.durable import read_metrics
+from preflab.core.failures import explain_failure, is_out_of_memory
+from preflab.train import fit
+from preflab.core.output import explaining_memory
+from preflab.core.records import UserError
+from preflab.core.rundir import differences
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import preflab
-from preflab import words as definition
-from preflab.analysis.study import Answer
-from preflab.recipes.inspect import inspect_data
-from preflab.recipes.settings import InspectSettings
-from preflab.rundir import write_jsonl
-from preflab.words import words
+from preflab.core import words as definition
+from preflab.stats.study import Answer
+from preflab.data.command import inspect_data
+from preflab.train.settings import InspectSettings
+from preflab.core.rundir import write_jsonl
+from preflab.core.words import words
 
 COUNTED = {
     "It's 3.5 m, isn't it?": 5,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from preflab.records import UserError
-from preflab.yaml_files import DEEPEST, LARGEST_FILE, MOST_VALUES, parse_yaml, read_yaml
+from preflab.core.records import UserError
+from preflab.core.yaml_files import DEEPEST, LARGEST_FILE, MOST_VALUES, parse_yaml, read_yaml
 
 
 def bomb(levels: int) -> str:

@@ -9,14 +9,14 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from preflab.durable import read_metrics
-from preflab.recipes import fit
-from preflab.recipes.preference_settings import PREFERENCE_SETTINGS
-from preflab.recipes.preferences import train_preferences
-from preflab.recipes.reward import train_reward
-from preflab.recipes.settings import RewardSettings, SFTSettings
-from preflab.recipes.sft import train_sft
-from preflab.recipes.stage import TrainResult
+from preflab.core.durable import read_metrics
+from preflab.train import fit
+from preflab.train.preference_settings import PREFERENCE_SETTINGS
+from preflab.train.preferences import train_preferences
+from preflab.rewards.train import train_reward
+from preflab.train.settings import RewardSettings, SFTSettings
+from preflab.train.sft import train_sft
+from preflab.train.stage import TrainResult
 from preflab.sandbox.tiny import build_tiny_model
 
 TRAIN = "sandbox:preferences?rows=20&seed=1"
@@ -57,8 +57,8 @@ def run(kind: str, model: Path | str, output_dir: Path, *, draw: bool = False, *
     """A training run; without its figures, which take longer to draw than all the rest takes."""
     with pytest.MonkeyPatch.context() as patch:
         if not draw:
-            patch.setattr("preflab.recipes.stage.draw_curves", lambda *_: None)
-            patch.setattr("preflab.recipes.reward.draw_training_of_reward_model", lambda *_: None)
+            patch.setattr("preflab.train.stage.draw_curves", lambda *_: None)
+            patch.setattr("preflab.rewards.train.draw_training_of_reward_model", lambda *_: None)
         result: TrainResult = COMMANDS[kind][1](settings(kind, model, output_dir, **changes))
     return result
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseLogps
 from preflab.objectives import Loss, PairLogps
-from preflab.records import TokenizedComparison
+from preflab.core.records import TokenizedComparison
 from preflab.train.steps import Known, Responses, StepOutput, pair_step
 
 ROWS = [

@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 import click
 
 import preflab
-from preflab.config import Settings
-from preflab.failures import explain_failure
-from preflab.options import CONTEXT, Menu, SettingsCommand
-from preflab.records import DisagreementError, UserError
-from preflab.terminal import is_main_process, printable, process_index
+from preflab.core.config import Settings
+from preflab.core.failures import explain_failure
+from preflab.core.options import CONTEXT, Menu, SettingsCommand
+from preflab.core.records import DisagreementError, UserError
+from preflab.core.terminal import is_main_process, printable, process_index
 
 
 @dataclass(frozen=True)
@@ -38,41 +38,41 @@ class Command:
 
 COMMANDS: Mapping[str, Command] = {
     "quickstart": Command(
-        settings="preflab.recipes.settings:QuickstartSettings",
-        run="preflab.recipes.quickstart:run_quickstart",
+        settings="preflab.train.settings:QuickstartSettings",
+        run="preflab.experiment.quickstart:run_quickstart",
         help="Run the whole chain on the embedded sandbox: SFT, reward model, DPO, gold rewards.",
     ),
     "run": Command(
-        settings="preflab.recipes.settings:RunSettings",
-        run="preflab.recipes.run:run_experiment",
+        settings="preflab.train.settings:RunSettings",
+        run="preflab.experiment.run:run_experiment",
         help="Run an experiment from one file: every stage as far as it is not done, and one report.",
     ),
     "data inspect": Command(
-        settings="preflab.recipes.settings:InspectSettings",
-        run="preflab.recipes.inspect:inspect_data",
+        settings="preflab.train.settings:InspectSettings",
+        run="preflab.data.command:inspect_data",
         help="Show what preference data holds, what would be dropped and why, and rows token by token.",
     ),
     "data formats": Command(
-        settings="preflab.recipes.settings:FormatsSettings",
-        run="preflab.recipes.formats:list_formats",
+        settings="preflab.train.settings:FormatsSettings",
+        run="preflab.data.known_formats:list_formats",
         help="List the formats of preference data that are known by name.",
     ),
     "train sft": Command(
-        settings="preflab.recipes.settings:SFTSettings",
-        run="preflab.recipes.sft:train_sft",
+        settings="preflab.train.settings:SFTSettings",
+        run="preflab.train.sft:train_sft",
         help="Train a model to write the responses of the data (supervised fine-tuning).",
         config=True,
     ),
     "train reward": Command(
-        settings="preflab.recipes.settings:RewardSettings",
-        run="preflab.recipes.reward:train_reward",
+        settings="preflab.train.settings:RewardSettings",
+        run="preflab.rewards.train:train_reward",
         help="Train a reward model: one score for a response, higher for a preferred one.",
         config=True,
     ),
     **{
         f"train {name}": Command(
-            settings=f"preflab.recipes.preference_settings:{settings}",
-            run="preflab.recipes.preferences:train_preferences",
+            settings=f"preflab.train.preference_settings:{settings}",
+            run="preflab.train.preferences:train_preferences",
             help=about,
             config=True,
         )
@@ -96,62 +96,62 @@ COMMANDS: Mapping[str, Command] = {
         )
     },
     "objectives": Command(
-        settings="preflab.recipes.settings:ObjectivesSettings",
-        run="preflab.recipes.objectives:list_objectives",
+        settings="preflab.train.settings:ObjectivesSettings",
+        run="preflab.train.objectives:list_objectives",
         help="List the objectives: formula, what each needs, defaults, and where they come from.",
     ),
     "generate": Command(
-        settings="preflab.recipes.settings:GenerateSettings",
-        run="preflab.recipes.generate:generate_responses",
+        settings="preflab.train.settings:GenerateSettings",
+        run="preflab.sample.generate:generate_responses",
         help="Let a model respond to prompts.",
         config=True,
     ),
     "score": Command(
-        settings="preflab.recipes.settings:ScoreSettings",
-        run="preflab.recipes.score:score_responses",
+        settings="preflab.train.settings:ScoreSettings",
+        run="preflab.rewards.score:score_responses",
         help="Score preference data, or responses, with a reward model.",
     ),
     "judge": Command(
-        settings="preflab.recipes.judging_settings:JudgeSettings",
-        run="preflab.recipes.judge:judge_responses",
+        settings="preflab.judge.settings:JudgeSettings",
+        run="preflab.judge.command:judge_responses",
         help="Let a judge (a language model, a reward model, a person) compare two files of responses.",
     ),
     "winrate": Command(
-        settings="preflab.recipes.settings:WinrateSettings",
-        run="preflab.recipes.winrate:compute_winrate",
+        settings="preflab.train.settings:WinrateSettings",
+        run="preflab.judge.winrate:compute_winrate",
         help="Compute win rates from the rows of verdict files, and refuse a file that contradicts its own rows.",
     ),
     "compare": Command(
-        settings="preflab.recipes.study_settings:CompareSettings",
-        run="preflab.recipes.compare:compare_models",
+        settings="preflab.studies.settings:CompareSettings",
+        run="preflab.studies.compare.command:compare_models",
         help="Compare models, or files of responses: generate, score, judge, analyse, report.",
         config=True,
     ),
     "grid": Command(
-        settings="preflab.recipes.study_settings:GridSettings",
-        run="preflab.recipes.grid:run_grid",
+        settings="preflab.studies.settings:GridSettings",
+        run="preflab.studies.grid.command:run_grid",
         help="Judge models, or training checkpoints, at several temperatures.",
         config=True,
     ),
     "frontier": Command(
-        settings="preflab.recipes.frontier_settings:FrontierSettings",
-        run="preflab.recipes.frontier:measure_frontier",
+        settings="preflab.studies.frontier.settings:FrontierSettings",
+        run="preflab.studies.frontier.command:measure_frontier",
         help="Measure policies against their KL from the reference: gold reward, a reward model's score, best-of-n.",
         config=True,
     ),
     "report": Command(
-        settings="preflab.recipes.study_settings:ReportSettings",
-        run="preflab.recipes.report:build_report",
+        settings="preflab.studies.settings:ReportSettings",
+        run="preflab.studies.report:build_report",
         help="Make tables, figures and the report of a comparison, grid, frontier or experiment again, from its rows.",
     ),
     "merge": Command(
-        settings="preflab.recipes.settings:MergeSettings",
-        run="preflab.recipes.merge:merge_adapter",
+        settings="preflab.train.settings:MergeSettings",
+        run="preflab.train.merge:merge_adapter",
         help="Merge an adapter into its model, and check that both answer alike.",
     ),
     "sandbox": Command(
-        settings="preflab.recipes.settings:SandboxSettings",
-        run="preflab.recipes.sandbox:write_sandbox",
+        settings="preflab.train.settings:SandboxSettings",
+        run="preflab.sandbox.command:write_sandbox",
         help="Write the embedded sandbox to a folder: preference files and its untrained tiny model.",
     ),
 }

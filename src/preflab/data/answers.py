@@ -15,8 +15,8 @@ from preflab.data.layout import Format
 from preflab.data.rows import read_row
 from preflab.data.sources import Source, is_file_of_rows, open_sources
 from preflab.data.thinking import Spoken, split_reasoning
-from preflab.own_function import names_function
-from preflab.records import Comparison, Message, RowError, UserError
+from preflab.core.own_function import names_function
+from preflab.core.records import Comparison, Message, RowError, UserError
 
 Side = Literal["chosen", "rejected"]
 _SHOWN = 3

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from preflab.records import UserError
+from preflab.core.records import UserError
 
 Indices = NDArray[np.int64]
 

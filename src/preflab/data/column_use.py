@@ -12,7 +12,7 @@ from preflab.data.messages import unread_fields
 from preflab.data.names import SYSTEM
 from preflab.data.rows import is_short_scalar, no_meta
 from preflab.data.sources import Source
-from preflab.terminal import one_line
+from preflab.core.terminal import one_line
 
 _SHOWN = 20  # columns of one sort in a line
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from preflab.data.fields import excerpt
-from preflab.records import UserError
+from preflab.core.records import UserError
 
 Row = dict[str, Any]
 _LOOKED_AT = 100  # rows in which a column must be seen

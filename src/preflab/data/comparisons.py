@@ -17,7 +17,7 @@ from preflab.data.remarks import with_margin
 from preflab.data.rows import parse_row
 from preflab.data.sources import Source
 from preflab.data.tokenize import Dropped
-from preflab.records import Comparison, Message, RowError, UserError
+from preflab.core.records import Comparison, Message, RowError, UserError
 
 NamedFormat = tuple[str, Format]
 Need = Literal["demonstrations", "rankings", "labels"]

@@ -36,8 +36,8 @@ from preflab.data.names import (
 from preflab.data.own_format import load_own_format
 from preflab.data.spelling import usual_spelling
 from preflab.data.unpack import unpack, written_list
-from preflab.own_function import names_function
-from preflab.records import RowError, UserError
+from preflab.core.own_function import names_function
+from preflab.core.records import RowError, UserError
 
 # Where the columns fit several kinds, the one that makes more of them is meant.
 _PRECEDENCE: tuple[Kind, ...] = ("ranking", "unpaired", "demonstration", "prompts")

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from preflab.records import RowError
+from preflab.core.records import RowError
 
 Row = Mapping[str, Any]
 

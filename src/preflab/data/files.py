@@ -11,7 +11,7 @@ from typing import Any
 from preflab.data.json_rows import json_file, json_lines
 from preflab.data.reading import BinaryFile, FileError, kind_of, open_binary
 from preflab.data.tables import arrow_rows, csv_rows, parquet_rows
-from preflab.records import UserError
+from preflab.core.records import UserError
 
 READERS: dict[str, Callable[[BinaryFile], Iterator[Any]]] = {
     ".json": json_file,

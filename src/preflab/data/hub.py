@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from preflab.data.folders import nearest
-from preflab.records import UserError
+from preflab.core.records import UserError
 
 
 def load_from_hub(base: str, name: str, config: str | None, split: str) -> Any:

@@ -19,8 +19,8 @@ from preflab.data.overlap import Hashes, LengthBias, overlap, prompt_hash, row_h
 from preflab.data.remarks import RemarkTally
 from preflab.data.sources import Source
 from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped, ExplainedToken
-from preflab.records import Comparison, TokenizedComparison
-from preflab.words import words
+from preflab.core.records import Comparison, TokenizedComparison
+from preflab.core.words import words
 
 _FIRST_ROWS = 5
 

@@ -12,7 +12,7 @@ from preflab.data.column_use import Columns, described
 from preflab.data.formats import FORMATS
 from preflab.data.inspect import Inspection, RenderedRow, Rows
 from preflab.data.remarks import MEANING
-from preflab.terminal import one_line
+from preflab.core.terminal import one_line
 
 
 def render(inspection: Inspection) -> RenderableType:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from preflab.data.fields import Row
-from preflab.records import Comparison
+from preflab.core.records import Comparison
 
 Kind = Literal["ranking", "unpaired", "demonstration", "prompts"]
 

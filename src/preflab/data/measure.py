@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from preflab.data.overlap import LengthBias
 from preflab.data.tokenize import ChatTemplate, Dropped
-from preflab.records import Comparison, RowError, TokenizedComparison
+from preflab.core.records import Comparison, RowError, TokenizedComparison
 
 
 class Usable(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from preflab.records import Comparison, Message
+from preflab.core.records import Comparison, Message
 
 Hashes = NDArray[np.int64]
 

@@ -11,8 +11,8 @@ from preflab.data.fields import Row, excerpt
 from preflab.data.layout import Format
 from preflab.data.parsers.demonstrations import prompt_response
 from preflab.data.parsers.trl import trl
-from preflab.own_function import FAILURES, load_function, place_of
-from preflab.records import Comparison, Message, RowError, UserError
+from preflab.core.own_function import FAILURES, load_function, place_of
+from preflab.core.records import Comparison, Message, RowError, UserError
 
 
 def load_own_format(spec: str) -> Format:

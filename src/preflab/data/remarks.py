@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TypedDict
 
 from preflab.data.tokenize import Dropped
-from preflab.records import Comparison
+from preflab.core.records import Comparison
 
 _FIRST_ROWS = 10
 

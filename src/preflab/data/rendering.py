@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 
 from preflab.data.template_guard import refuse_endless
 from preflab.data.thinking import TAGS, find_reasoning, spoken
-from preflab.records import Message, RowError, UserError
+from preflab.core.records import Message, RowError, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -13,7 +13,7 @@ from preflab.data.messages import is_nothing, refuse_unsupported
 from preflab.data.names import EARLIER, PROMPT, REASONING, SIDES_REASONING, SYSTEM, could_be_a_prompt, is_number, said
 from preflab.data.parsers.alpaca import earlier_turns
 from preflab.data.unpack import unpack
-from preflab.records import Comparison, Message, RowError
+from preflab.core.records import Comparison, Message, RowError
 
 _LONGEST_META = 200
 

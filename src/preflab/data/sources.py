@@ -32,10 +32,10 @@ from preflab.data.fields import excerpt
 from preflab.data.files import READERS, ending_of, read_file
 from preflab.data.folders import files_of, missing
 from preflab.data.hub import load_from_hub
-from preflab.durable import check_rows
-from preflab.own_function import home_path
-from preflab.records import UserError
-from preflab.rundir import digest_file
+from preflab.core.durable import check_rows
+from preflab.core.own_function import home_path
+from preflab.core.records import UserError
+from preflab.core.rundir import digest_file
 
 Row = dict[str, Any]
 NumberedRow = tuple[int, Row]

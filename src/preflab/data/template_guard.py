@@ -10,7 +10,7 @@ import subprocess
 import sys
 from functools import lru_cache
 
-from preflab.records import UserError
+from preflab.core.records import UserError
 
 _CPU_SECONDS = 3  # a template renders in milliseconds
 _WALL_SECONDS = 60  # where other work has the processors

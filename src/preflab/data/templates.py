@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from preflab.records import UserError
-from preflab.terminal import say
+from preflab.core.records import UserError
+from preflab.core.terminal import say
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

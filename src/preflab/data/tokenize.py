@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from preflab.data.rendering import NOT_RENDERED, Rendering
 from preflab.data.templates import end_at_terminator, no_template_message
 from preflab.data.thinking import TAGS, Span, Spoken, find_reasoning, spoken
-from preflab.records import Comparison, Message, RowError, TokenizedComparison, UserError
+from preflab.core.records import Comparison, Message, RowError, TokenizedComparison, UserError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -11,8 +11,8 @@ from typing import Any
 from filelock import FileLock
 
 from preflab.judge.parse import Reply
-from preflab.records import UserError
-from preflab.rundir import append_jsonl, default_cache_dir, fingerprint
+from preflab.core.records import UserError
+from preflab.core.rundir import append_jsonl, default_cache_dir, fingerprint
 
 
 class ReplyCache:

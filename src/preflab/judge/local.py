@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from preflab.data.tokenize import ChatTemplate
-from preflab.generate import Sampling, generate_ids
+from preflab.sample.sampling import Sampling, generate_ids
 from preflab.judge.parse import Failure, Reply, UnusableReplyError
 from preflab.model.responses import Model, ResponseLogps, collator, position_limit
 from preflab.model.tokenizers import check_ids
-from preflab.records import Message, RowError, TokenizedComparison
+from preflab.core.records import Message, RowError, TokenizedComparison
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Literal
 
-from preflab.records import Order
+from preflab.core.records import Order
 
 Orders = Literal["both", "random"]
 """Whether a pair is judged twice, either response first, or once, in an order that is drawn for it."""

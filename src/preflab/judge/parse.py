@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from preflab.data.thinking import after_thinking
 from preflab.judge.orders import VerdictFrom
-from preflab.records import Winner
+from preflab.core.records import Winner
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from preflab.judge.orders import VerdictFrom
-from preflab.records import Order, Pair, UserError
+from preflab.core.records import Order, Pair, UserError
 
 QUESTIONS: Mapping[str, str] = {
     "dialogue": (

@@ -10,8 +10,8 @@ from preflab.judge.cache import ReplyCache
 from preflab.judge.orders import BOTH, IDENTICAL, Orders, VerdictFrom, draw_order
 from preflab.judge.parse import Failure, Reply, UnusableReplyError, read_reply
 from preflab.judge.questions import judge_prompt
-from preflab.records import Judgement, Order, Pair, outcome_of
-from preflab.terminal import progress_bar
+from preflab.core.records import Judgement, Order, Pair, outcome_of
+from preflab.core.terminal import progress_bar
 
 Key = tuple[str, Order]
 Keep = Callable[[Sequence[Judgement]], None]

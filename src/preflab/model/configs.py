@@ -16,7 +16,7 @@ from preflab.model.adapters import TASK_TYPES, Task, adapter_base, adapter_confi
 from preflab.model.damage import read_object, tensors_of
 from preflab.model.files import find_file, gguf, loading, of_revision, where
 from preflab.model.snapshots import final_model
-from preflab.records import UserError
+from preflab.core.records import UserError
 
 
 def read_config(name: str, *, trust_remote_code: bool = False, revision: str | None = None) -> PreTrainedConfig:

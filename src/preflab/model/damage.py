@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from preflab.records import UserError
+from preflab.core.records import UserError
 
 # What a configuration's number may be at most; far above any model that fits a machine, far below what hangs one.
 _MOST: dict[str, int] = {

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
 from preflab.model.damage import check_folder, check_gguf
-from preflab.records import UserError
+from preflab.core.records import UserError
 
 _AT = re.compile(r"(?P<id>\w[\w.-]*(?:/[\w.-]+)?)@(?P<revision>\w[\w./-]*)")
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from preflab.records import UserError
-from preflab.rundir import default_cache_dir, write_json
+from preflab.core.records import UserError
+from preflab.core.rundir import default_cache_dir, write_json
 
 FASTER = 1.5
 """bfloat16 is the default where a product in it takes less than 1/1.5 of float32's time. The CPUs that have no

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from preflab.records import TokenizedComparison
+from preflab.core.records import TokenizedComparison
 
 ATTENTION = "preflab_tree"
 UNSUPPORTED = ("softcap", "s_aux", "position_bias")

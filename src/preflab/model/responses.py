@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from preflab.model.logps import Head, response_sums, token_divergences, token_logps
 from preflab.model.prefix import ATTENTION, PrefixBatch, Tree, prefix_batch, separate_batch
-from preflab.records import TokenizedComparison, UserError
+from preflab.core.records import TokenizedComparison, UserError
 
 Model = PreTrainedModel | PeftModel
 Collate = Callable[[Sequence[TokenizedComparison]], PrefixBatch]

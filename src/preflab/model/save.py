@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from preflab.durable import whole_folder
+from preflab.core.durable import whole_folder
 from preflab.model.adapters import write_config
 from preflab.model.files import quiet
 from preflab.model.responses import Model, transformers_model, usual_attention

@@ -7,10 +7,10 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from preflab.durable import check_files
+from preflab.core.durable import check_files
 from preflab.model.responses import Model
-from preflab.records import UserError
-from preflab.rundir import read_json
+from preflab.core.records import UserError
+from preflab.core.rundir import read_json
 
 WEIGHTS = "model.safetensors"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from preflab.objectives.records import LabelledLogps, Loss
-from preflab.ties import points, rounding
+from preflab.core.ties import points, rounding
 
 
 def kto(

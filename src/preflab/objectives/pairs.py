@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from preflab.objectives.records import Loss, PairLogps
-from preflab.ties import Precision, compare, points, rounding
+from preflab.core.ties import Precision, compare, points, rounding
 
 
 def dpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0, sft_weight: float = 0.0) -> Loss:

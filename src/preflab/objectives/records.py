@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from preflab.ties import Precision
+from preflab.core.ties import Precision
 
 
 @dataclass(frozen=True)

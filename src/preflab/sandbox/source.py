@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl
 
-from preflab.records import UserError
+from preflab.core.records import UserError
 from preflab.sandbox.world import MOST_ROWS, SPLITS, World, demonstration_rows, known, preference_rows, prompt_rows
 
 SCHEME = "sandbox:"

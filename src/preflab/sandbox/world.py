@@ -18,7 +18,7 @@ from itertools import combinations
 from random import Random
 from typing import Any, Literal
 
-from preflab.records import UserError
+from preflab.core.records import UserError
 from preflab.sandbox.gold import gold_reward, is_safe, words_of
 from preflab.sandbox.grammar import Question, draw_plan, draw_question, write_prompt, write_response
 

@@ -25,10 +25,10 @@ from accelerate import Accelerator, DistributedType
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
-from preflab.durable import check_files, digests, put_in_place
-from preflab.records import UserError
-from preflab.rundir import default_cache_dir, differences, fingerprint, read_json, to_json, write_json
-from preflab.terminal import say
+from preflab.core.durable import check_files, digests, put_in_place
+from preflab.core.records import UserError
+from preflab.core.rundir import default_cache_dir, differences, fingerprint, read_json, to_json, write_json
+from preflab.core.terminal import say
 from preflab.train.state import Trainable, read_state, write_state
 
 STATE = "state.json"

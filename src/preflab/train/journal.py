@@ -9,9 +9,9 @@ from types import TracebackType
 
 from accelerate import Accelerator
 
-from preflab.durable import METRICS, read_metrics
-from preflab.rundir import append_jsonl, sync, write_jsonl
-from preflab.terminal import printable, progress_bar
+from preflab.core.durable import METRICS, read_metrics
+from preflab.core.rundir import append_jsonl, sync, write_jsonl
+from preflab.core.terminal import printable, progress_bar
 
 SHOWN = ("loss", "accuracy", "rewards/accuracies", "eval_loss", "eval_accuracy", "eval_rewards/accuracies")
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from preflab.data.batches import Indices, Step
 from preflab.model.prefix import PrefixBatch
-from preflab.records import UserError
-from preflab.ties import Precision
+from preflab.core.records import UserError
+from preflab.core.ties import Precision
 from preflab.train.steps import Known, Responses, StepFn, Totals, add_totals
 
 

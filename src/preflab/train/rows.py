@@ -14,7 +14,7 @@ from preflab.data.batches import Indices
 from preflab.data.cache import TokenizedDataset
 from preflab.model.prefix import PrefixBatch, separate_batch
 from preflab.model.responses import Collate
-from preflab.records import TokenizedComparison, UserError
+from preflab.core.records import TokenizedComparison, UserError
 from preflab.train.steps import Known
 
 

@@ -17,8 +17,8 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from preflab.records import UserError
-from preflab.rundir import read_json, write_json
+from preflab.core.records import UserError
+from preflab.core.rundir import read_json, write_json
 
 WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"

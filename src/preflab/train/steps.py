@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from preflab.objectives import LabelledLogps, Loss, PairLogps, bradley_terry
-from preflab.ties import Precision
+from preflab.core.ties import Precision
 
 
 @dataclass(frozen=True)

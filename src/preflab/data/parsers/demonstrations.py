@@ -7,7 +7,7 @@ from collections.abc import Callable
 from preflab.data.fields import Row, text
 from preflab.data.messages import conversation, is_said_by_user, message, messages, of_replies
 from preflab.data.parsers.sides import reply
-from preflab.records import Comparison, Message, RowError
+from preflab.core.records import Comparison, Message, RowError
 
 
 def sharegpt_ranking(row: Row) -> Comparison:

@@ -10,7 +10,7 @@ from preflab.data.parsers.alpaca import alpaca_prompt
 from preflab.data.parsers.sides import reply
 from preflab.data.parsers.transcripts import transcript_prompt
 from preflab.data.parsers.trl import trl_implicit
-from preflab.records import Comparison, Message, RowError
+from preflab.core.records import Comparison, Message, RowError
 
 
 def openai_preference(row: Row) -> Comparison:

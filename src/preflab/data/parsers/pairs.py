@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from preflab.data.fields import Row, choice, excerpt, present, records, text
 from preflab.data.messages import conversation, user
-from preflab.records import Comparison, RowError
+from preflab.core.records import Comparison, RowError
 
 
 def homework(row: Row) -> Comparison:

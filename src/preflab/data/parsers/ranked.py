@@ -11,7 +11,7 @@ from preflab.data.fields import Row, as_text, excerpt, number, present, records,
 from preflab.data.messages import conversation, user
 from preflab.data.names import LIST_RANKS, LIST_SCORES, is_judged, is_number, said
 from preflab.data.parsers.alpaca import alpaca_prompt
-from preflab.records import Comparison, Message, RowError
+from preflab.core.records import Comparison, Message, RowError
 
 
 def stack_exchange(row: Row) -> Comparison:

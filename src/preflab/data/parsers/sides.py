@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from preflab.data.fields import Row, as_text, excerpt, present
 from preflab.data.messages import messages
-from preflab.records import Message, RowError
+from preflab.core.records import Message, RowError
 
 
 def shared(a: Sequence[object], b: Sequence[object]) -> int:

@@ -6,7 +6,7 @@ import re
 
 from preflab.data.fields import Row, excerpt, text
 from preflab.data.parsers.sides import refuse_other_prompt, shared
-from preflab.records import Comparison, Message, RowError
+from preflab.core.records import Comparison, Message, RowError
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _REPLY = "\n\nAssistant:"

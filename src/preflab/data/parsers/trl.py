@@ -8,7 +8,7 @@ from dataclasses import replace
 from preflab.data.fields import Row, number, present, text
 from preflab.data.messages import conversation, messages, of_replies, user
 from preflab.data.parsers.sides import refuse_other_prompt, reply, shared
-from preflab.records import Comparison, RowError
+from preflab.core.records import Comparison, RowError
 
 
 def trl(row: Row) -> Comparison:

@@ -1,0 +1,200 @@
+"""Several models on the same prompts: what is missing is generated, scored and judged, then all of it is reported."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from preflab.core.origins import AsRun, trained_on
+from preflab.stats.study import Judge
+from preflab.core.config import dump_settings, shared_values
+from preflab.data.templates import CHAT_TEMPLATES
+from preflab.train.as_run import as_run_of_study
+from preflab.judge.command import judge_pairs_with, make_judge
+from preflab.core.output import alone
+from preflab.studies.panel import OWN_SCORES, read_judges, try_out
+from preflab.judge.players import Entry, overlap_of, read_entries, training_of
+from preflab.studies.report import ReportResult, report_study
+from preflab.rewards.score import score_responses
+from preflab.train.settings import ScoreSettings
+from preflab.studies.files import (
+    answers_of,
+    check_aligned,
+    generate_for_study,
+    generator_of,
+    keep_rows,
+    messages_of,
+    pairs_of,
+    read_files,
+    side,
+    study_prompts,
+)
+from preflab.studies.settings import CompareSettings
+from preflab.core.rundir import read_jsonl, write_json, write_jsonl, write_manifest
+from preflab.sandbox.gold import gold_reward
+from preflab.core.ties import is_score
+
+Row = dict[str, Any]
+
+
+@alone("out", "study.json")
+def compare_models(settings: CompareSettings) -> ReportResult:
+    """Everything from models to `report.html`. Each part is skipped where it is done, and gone on with where it is not.
+
+    The folder is described at `preflab.stats.study`.
+    """
+    folder, entries = settings.out, read_entries(settings.models, partial(generator_of, settings))
+    judges = read_judges(settings.judge, settings.reward_model)
+    files = {entry.name: entry.source for entry in entries if entry.kind == "file"}
+    given = read_files(settings, files)
+    prompts = study_prompts(settings, given, tuple(files.values()))
+    ready = {
+        entry.name: answers_of(
+            entry.name,
+            given.get(entry.name) or side(prompts, entry.kind),
+            prompts,
+            some=settings.max_samples is not None,
+        )
+        for entry in entries
+        if entry.kind != "model"
+    }
+    models = [entry.source for entry in entries if entry.kind == "model"]
+    try_out(models, judges, settings)
+    keep = partial(keep_rows, seed=settings.seed, overwrite=settings.overwrite)
+    if settings.overwrite:  # until it is whole again, the folder holds no study
+        (folder / "study.json").unlink(missing_ok=True)
+    keep(folder / "prompts.jsonl", prompts)
+    for name, rows in ready.items():
+        keep(folder / "responses" / f"{name}.jsonl", rows)
+    for entry in entries:
+        if entry.kind == "model":
+            generate_for_study(settings, entry, folder)
+    check_aligned({entry.name: folder / "responses" / f"{entry.name}.jsonl" for entry in entries})
+    if own := _own_scores(folder, entries, ready, prompts):
+        judges = (*judges, own)
+    for judge in judges:
+        if judge.is_scorer and judge is not own:
+            _score(settings, judge, entries, prompts)
+    used = _as_run(settings, entries, [judge for judge in judges if judge is not own], prompts)
+    for judge in judges:
+        if not judge.is_scorer:
+            _judge(settings, judge, entries, used)
+    _copy_training(folder, entries)
+    write_json(folder / "as_run.json", used)
+    # The last model is the one that a report is about: not the preferred responses, if these take part.
+    baseline, *others = entries
+    ordered = [baseline, *sorted(others, key=lambda entry: entry.kind in ("model", "file"))]
+    write_json(folder / "study.json", {
+        "title": settings.title,
+        "models": [{"name": entry.name, "source": entry.source} for entry in ordered],
+        "judges": [{"name": judge.name, "kind": judge.kind, "source": judge.source} for judge in judges],
+    })  # fmt: skip
+    dump_settings(settings, folder / "config.yaml")
+    write_manifest(folder, command="compare", settings=settings.model_dump(mode="json"), seed=settings.seed, data={})
+    return report_study(folder)
+
+
+def _as_run(
+    settings: CompareSettings, entries: Sequence[Entry], judges: Sequence[Judge], prompts: Sequence[Row]
+) -> AsRun:
+    """Where prompts, models and judges come from; the terminal is told by the report's findings."""
+    files = [entry.source for entry in entries if entry.kind == "file"]
+    drawn = settings.max_samples is not None
+    sources = {
+        "sources": settings.prompts or files[:1],
+        "asked": len(prompts),
+        "drawn": drawn,
+        "seed": settings.seed if drawn else None,
+    }
+    return as_run_of_study(settings.out, sources, entries, judges, map(messages_of, prompts))
+
+
+# ---- scores and verdicts -------------------------------------------------------------------------------------------
+
+
+def _own_scores(
+    folder: Path, entries: Sequence[Entry], ready: Mapping[str, Sequence[Row]], prompts: Sequence[Row]
+) -> Judge | None:
+    """Scores that files bring with them (of responses, or RewardBench's of both sides), where everything has one."""
+    if len(ready) < len(entries) or not all(
+        is_score(row["meta"].get("score")) for rows in ready.values() for row in rows
+    ):
+        return None
+    scores = folder / "scores" / OWN_SCORES
+    for name, rows in ready.items():
+        write_jsonl(scores / f"{name}.jsonl", [{**row, "score": float(row["meta"]["score"])} for row in rows])
+    write_jsonl(scores / "preference_data.jsonl", [row for row in prompts if "score_chosen" in row])
+    return Judge(OWN_SCORES, "reward_model", "the files' own scores")
+
+
+def _score(settings: CompareSettings, judge: Judge, entries: Sequence[Entry], prompts: Sequence[Row]) -> None:
+    """Score everybody's responses, and the preference data that the prompts come from, if they do."""
+    responses, scores = settings.out / "responses", settings.out / "scores" / judge.name
+    files = {entry.name: (responses / f"{entry.name}.jsonl", "prompt-response") for entry in entries}
+    pairs = [row for row in prompts if "chosen" in row]
+    if pairs:
+        files["preference_data"] = (settings.out / "prompts.jsonl", "trl")
+    else:
+        for path in scores.glob("preference_data.*"):  # of prompts that the study had before
+            path.unlink()
+    keep = partial(keep_rows, seed=settings.seed, overwrite=settings.overwrite)
+    for name, (data, form) in files.items():
+        output = scores / f"{name}.jsonl"
+        if judge.kind == "gold":
+            rows = map(_gold_pair, pairs) if name == "preference_data" else map(_gold, read_jsonl(data))
+            keep(output, list(rows))
+            continue
+        if not any(row.get("response", "-").strip() for row in read_jsonl(data)):
+            keep(output, [])  # of a model that says nothing at all, there is nothing to score
+            continue
+        named = settings.chat_template if settings.chat_template in CHAT_TEMPLATES else None  # not one of a model's own
+        own = {
+            "data": (str(data),),
+            "format": form,
+            "reward_model": judge.source,
+            "output": output,
+            "chat_template": settings.judge_chat_template or named,
+            "chat_template_kwargs": settings.judge_chat_template_kwargs,
+        }
+        values = shared_values(settings, ScoreSettings) | {"max_samples": None, "columns": ()} | own
+        score_responses(ScoreSettings(**values))
+
+
+def _gold(row: Row) -> Row:
+    return {**row, "score": gold_reward(row["prompt"][-1]["content"], row["response"])}
+
+
+def _gold_pair(row: Row) -> Row:
+    scores = {f"score_{name}": gold_reward(row["prompt"][-1]["content"], row[name]) for name in ("chosen", "rejected")}
+    return {**row, **scores}
+
+
+def _judge(settings: CompareSettings, judge: Judge, entries: Sequence[Entry], used: AsRun) -> None:
+    """Let a judge compare everybody with the baseline."""
+    baseline, *others = (settings.out / "responses" / f"{entry.name}.jsonl" for entry in entries)
+    maker = make_judge(judge, settings, seed=settings.seed)
+    for path in others:
+        judge_pairs_with(
+            maker,
+            pairs_of(path, baseline),
+            settings.out / "verdicts" / judge.name / f"{path.stem}.json",
+            model=path.stem,
+            opponent=baseline.stem,
+            overwrite=settings.overwrite,
+            facts={"trained_on": trained_on({name: used.models[name] for name in (path.stem, baseline.stem)})},
+        )
+
+
+def _copy_training(folder: Path, entries: Sequence[Entry]) -> None:
+    (folder / "training").mkdir(parents=True, exist_ok=True)
+    for entry in entries:
+        copy, shared = (folder / "training" / f"{entry.name}.{ending}" for ending in ("jsonl", "overlap.json"))
+        for path in (copy, shared):
+            path.unlink(missing_ok=True)  # of a model that had this name before
+        if entry.kind == "model" and (metrics := training_of(entry.source)):
+            shutil.copyfile(metrics, copy)
+            if overlap := overlap_of(metrics.parent):
+                write_json(shared, overlap)

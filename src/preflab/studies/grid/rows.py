@@ -1,0 +1,93 @@
+"""A grid: models, or checkpoints of their training, at several temperatures, each judged; read from its folder.
+
+grid.json                       the cells: {name, model, step, temperature}, the opponent, the judges
+prompts.jsonl, opponent.jsonl   what was asked, and the responses that every cell is judged against
+cells/NAME/responses.jsonl      the responses of a cell
+cells/NAME/JUDGE.json           its verdict file (`preflab.judge.verdicts`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from preflab.stats.alignment import align
+from preflab.core.origins import leaks_of
+from preflab.judge.file_figures import file_figures, shares_empty
+from preflab.stats.results import Contest, GridCell
+from preflab.judge.verdicts import VerdictFile, read_verdicts
+from preflab.core.records import Message, UserError, messages_from_json
+from preflab.core.rundir import read_json, read_jsonl
+
+
+def read_grid(folder: Path, *, seed: int = 0) -> tuple[GridCell, ...]:
+    """All judged cells, judge by judge. Those that are not judged yet are left out, and so are verdicts of another grid
+    that the folder held before: by another judge, against another opponent, or of other prompts.
+
+    Raises UserError where the folder holds no grid.
+    """
+    path = folder / "grid.json"
+    if not path.exists():
+        raise UserError(f"{folder}: holds no grid (no grid.json); `preflab grid` makes one")
+    try:
+        head = read_json(path)
+        prompts = {str(row["row"]): messages_from_json(row["prompt"]) for row in read_jsonl(folder / "prompts.jsonl")}
+        return tuple(_judged(folder, head, prompts, seed))
+    except (KeyError, TypeError, AttributeError, OSError) as error:
+        raise UserError(f"{path}: not a grid that this version wrote ({error!r})") from error
+
+
+def _judged(
+    folder: Path, head: Mapping[str, Any], prompts: Mapping[str, tuple[Message, ...]], seed: int
+) -> Iterator[GridCell]:
+    for judge, spec in head["judges"].items():
+        for entry in head["cells"]:
+            path = folder / "cells" / entry["name"] / f"{judge}.json"
+            file = read_verdicts(path) if path.exists() else None
+            if file and _belongs(file, spec, head["opponent"], prompts):
+                _check_texts(file, path.parent / "responses.jsonl", folder / "opponent.jsonl")
+                found = _cell(file_figures(file, seed=seed).contest, entry, judge, head["opponent"])
+                leak = leaks_of(file.metadata.get("trained_on")).get(str(file.metadata.get("model")))
+                ours, theirs = shares_empty(file)
+                yield replace(found, empty=ours, opponent_empty=theirs, trained_on=leak)
+
+
+def _belongs(file: VerdictFile, spec: str, opponent: str, prompts: Mapping[str, tuple[Message, ...]]) -> bool:
+    made_by = (file.metadata.get("judge"), file.metadata.get("opponent"))
+    return made_by == (spec, opponent) and all(
+        pair.prompt == prompts.get(sample_id.split("/")[0]) for sample_id, pair in file.pairs.items()
+    )
+
+
+def _check_texts(file: VerdictFile, responses: Path, opponents: Path) -> None:
+    """Raise UserError where the verdicts are about other responses than those beside them."""
+    if not (responses.exists() and opponents.exists()):
+        return
+    aligned = align({"model": read_jsonl(responses), "opponent": read_jsonl(opponents)})
+    for (row, sample), both in aligned.rows.items():
+        judged = file.pairs.get(f"{row}/{sample}")
+        there = (both["model"]["response"], both["opponent"]["response"])
+        if judged and (judged.response, judged.opponent) != there:
+            raise UserError(
+                f"{file.path}: sample {row}/{sample} is a verdict on other texts than {responses} and "
+                f"{opponents} have, so they do not belong together; put the right file back, or run "
+                "`preflab grid` again with --overwrite"
+            )
+
+
+def _cell(found: Contest, entry: Mapping[str, Any], judge: str, opponent: str) -> GridCell:
+    return GridCell(
+        model=entry["model"],
+        step=entry["step"],
+        temperature=entry["temperature"],
+        judge=judge,
+        opponent=opponent,
+        wins=found.wins,
+        ties=found.ties,
+        losses=found.losses,
+        errors=found.errors,
+        win_rate=found.win_rate,
+        definition=found.definition,
+    )
