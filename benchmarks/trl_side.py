@@ -13,9 +13,9 @@ from measure import peak_memory_gb, synchronize
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer
 
+from preflab.core.records import Comparison
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_source
-from preflab.core.records import Comparison
 
 
 class StepClock(TrainerCallback):

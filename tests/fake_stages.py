@@ -9,12 +9,12 @@ import pytest
 from pydantic import Field
 
 from preflab.core.config import Positional, Settings
-from preflab.experiment.plan import StageKind
-from preflab.experiment import run
-from preflab.experiment.run import Outlook, RunResult, run_experiment
-from preflab.train.settings import RunSettings
 from preflab.core.records import UserError
 from preflab.core.rundir import read_json, write_json
+from preflab.experiment import run
+from preflab.experiment.plan import StageKind
+from preflab.experiment.run import Outlook, RunResult, run_experiment
+from preflab.experiment.settings import RunSettings
 
 
 class MakeSettings(Settings):

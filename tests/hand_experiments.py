@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from preflab.judge.verdicts import write_verdicts
 from preflab.core.records import Judgement, Message, Outcome, Pair
 from preflab.core.rundir import write_json, write_jsonl
+from preflab.judge.verdicts import write_verdicts
 
 LETTERS: Mapping[str, Outcome] = {"w": "win", "t": "tie", "l": "loss", "e": "error"}
 

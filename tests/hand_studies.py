@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from preflab.stats.study import Answer, Case, Judge, Player, ScoredPair, Study
 from preflab.core.records import Message, Outcome, SampleVerdict
+from preflab.stats.study import Answer, Case, Judge, Player, ScoredPair, Study
 
 REWARD = Judge("reward", "reward_model", "runs/reward")
 GOLD = Judge("gold", "gold", "sandbox")

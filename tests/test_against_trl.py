@@ -13,12 +13,12 @@ from tiny_tokenizers import qwen
 from torch import Tensor
 from trl_batches import ROWS, arguments, assert_same_gradients, comparisons, only, our_step, policy, their_step
 
+from preflab.core.records import TokenizedComparison
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseLogps
 from preflab.objectives import OBJECTIVES, Loss, PairLogps
 from preflab.train.preference_settings import DPOSettings
 from preflab.train.preferences import _pair_step
-from preflab.core.records import TokenizedComparison
 from preflab.train.steps import Responses, StepOutput, means
 
 pytest.importorskip("trl", reason="TRL is installed with the test extra on Python 3.11 and later")

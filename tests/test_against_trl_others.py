@@ -13,10 +13,10 @@ from tiny_tokenizers import qwen
 from torch import Tensor
 from trl_batches import ROWS, arguments, assert_same_gradients, our_step, policy, split, their_step
 
+from preflab.core.records import TokenizedComparison
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseLogps
 from preflab.objectives import kto
-from preflab.core.records import TokenizedComparison
 from preflab.train.steps import Known, Responses, label_step, means
 
 pytest.importorskip("trl", reason="TRL is installed with the test extra on Python 3.11 and later")

@@ -11,9 +11,9 @@ from tiny_models import tiny_model
 from tiny_tokenizers import qwen
 from trl_batches import ROWS, arguments, assert_same_gradients
 
+from preflab.core.records import TokenizedComparison
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseRewards
-from preflab.core.records import TokenizedComparison
 from preflab.train.steps import Responses, means, reward_step
 
 pytest.importorskip("trl", reason="TRL is installed with the test extra on Python 3.11 and later")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from preflab.stats.alignment import Row, align
 from preflab.core.records import UserError
+from preflab.stats.alignment import Row, align
 
 
 def rows(*samples: int) -> list[Row]:

@@ -13,13 +13,13 @@ from hand_studies import CHAT, GOLD, HUMAN, REWARD, case, judged, said, scored, 
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
+from preflab.core.records import Message, Outcome, UserError
+from preflab.core.words import words
 from preflab.stats.agreement import RANKED, kappa
-from preflab.studies.compare.analyse import analyse
 from preflab.stats.diversity import distinct, repetition
 from preflab.stats.results import Contest, Estimate
 from preflab.stats.study import ScoredPair, Study
-from preflab.core.records import Message, Outcome, UserError
-from preflab.core.words import words
+from preflab.studies.compare.analyse import analyse
 
 
 def only(study: Study) -> Contest:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from preflab.core.records import Message, UserError
 from preflab.data.answers import AnswerRow, is_answer_file, match_answers, read_answers, read_side
 from preflab.data.sources import open_source
-from preflab.core.records import Message, UserError
 
 
 def user(text: str) -> tuple[Message, ...]:

@@ -11,24 +11,26 @@ import pytest
 import tiny_runs
 from tiny_studies import tiny_study
 
-from preflab.studies.compare.analyse import analyse
 from preflab.core.origins import AsRun, Leak, Origin, Run, as_run_of, leak_words, leaks_of
+from preflab.core.records import Comparison, Message, UserError, messages_from_json
+from preflab.core.rundir import read_json, read_jsonl
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.overlap import prompt_hash
 from preflab.data.sources import open_source
-from preflab.train.as_run import PROMPTS, leak_of, origin_of, runs_of
-from preflab.studies.compare.command import compare_models
-from preflab.sample.generate import generate_responses
+from preflab.experiment.report import build_report
+from preflab.experiment.settings import ReportSettings
 from preflab.judge.command import judge_responses
-from preflab.judge.settings import JudgeSettings
-from preflab.studies.report import build_report
-from preflab.train.settings import GenerateSettings, WinrateSettings
-from preflab.studies.settings import CompareSettings, ReportSettings
+from preflab.judge.origins import leak_of, origin_of
+from preflab.judge.settings import JudgeSettings, WinrateSettings
 from preflab.judge.winrate import compute_winrate
-from preflab.core.records import Comparison, Message, UserError, messages_from_json
 from preflab.page.origins import as_run_tables
+from preflab.sample.generate import generate_responses
+from preflab.sample.settings import GenerateSettings
+from preflab.studies.compare.analyse import analyse
+from preflab.studies.compare.command import compare_models
 from preflab.studies.compare.page import render
-from preflab.core.rundir import read_json, read_jsonl
+from preflab.studies.compare.settings import CompareSettings
+from preflab.train.as_run import PROMPTS, runs_of
 
 TRAINED = "sandbox:preferences?rows=20&seed=1"
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 from shared_cases import case
 
+from preflab.core.records import Comparison, Message
 from preflab.data.comparisons import Need, choose_formats, fitting, read_comparisons
 from preflab.data.inspect import Rows, inspect_source
 from preflab.data.remarks import DISAGREEING, INVERTED, TIED
 from preflab.data.sources import open_source
 from preflab.data.tokenize import Dropped
-from preflab.core.records import Comparison, Message
 
 EGG = Message("user", "How do I boil an egg?")
 SYSTEM = Message("system", "Answer in rhyme only.")

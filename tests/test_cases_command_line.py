@@ -15,9 +15,9 @@ from tiny_models import tiny_model
 from tiny_tokenizers import qwen
 
 from preflab import cli
+from preflab.core.rundir import read_jsonl
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer
-from preflab.core.rundir import read_jsonl
 
 TESTS = Path(__file__).parent
 SMALL = ("--max-steps", "1", "--report-to", "none", "--max-length", "256", "--max-prompt-length", "128", "--no-bf16")

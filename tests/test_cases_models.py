@@ -27,16 +27,17 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from preflab.core.records import UserError
+from preflab.core.rundir import read_jsonl
 from preflab.model.adapters import add_lora
 from preflab.model.load import load_model
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer
 from preflab.sample.generate import generate_responses
+from preflab.sample.settings import GenerateSettings
 from preflab.train.merge import merge_adapter
-from preflab.rewards.train import train_reward
-from preflab.train.settings import GenerateSettings, MergeSettings
-from preflab.core.records import UserError
-from preflab.core.rundir import read_jsonl
+from preflab.train.reward import train_reward
+from preflab.train.settings import MergeSettings
 
 PAIRS = [{"prompt": "Hello", "chosen": "Hi ! How can I help ?", "rejected": "What ?"}] * 3
 

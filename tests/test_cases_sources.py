@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from shared_cases import case
 
+from preflab.core.records import Comparison, UserError
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_source
 from preflab.data.tokenize import Dropped
-from preflab.core.records import Comparison, UserError
 
 FOLDERS = "25-folders-and-one-row-files"
 

@@ -16,9 +16,9 @@ from thinking_templates import CHANNEL_MARKS
 from tiny_models import tiny_model
 
 from preflab import cli
+from preflab.core.rundir import read_json, read_jsonl
 from preflab.data.templates import CHAT_TEMPLATES
 from preflab.model.save import save_model
-from preflab.core.rundir import read_json, read_jsonl
 
 WORDS = ("--max-steps", "1", "--report-to", "none", "--max-length", "1024", "--max-prompt-length", "768", "--no-bf16")
 

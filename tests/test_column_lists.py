@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from preflab.core.records import UserError
 from preflab.data.column_use import columns_from_json, columns_to_json
+from preflab.data.command import InspectResult
 from preflab.data.comparisons import fitting
 from preflab.data.detect import choose_format
 from preflab.data.inspect import Inspection, Rows, inspect_source
@@ -16,8 +18,6 @@ from preflab.data.remarks import INVERTED, TIED
 from preflab.data.rows import parse_row
 from preflab.data.sources import open_source
 from preflab.data.tokenize import Dropped
-from preflab.data.command import InspectResult
-from preflab.core.records import UserError
 
 Row = dict[str, Any]
 

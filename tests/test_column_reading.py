@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.detect import choose_format
 from preflab.data.layout import renamed_row
 from preflab.data.own_format import _WatchedRow
 from preflab.data.rows import parse_row
-from preflab.core.records import Comparison, Message, RowError, UserError
 
 Row = dict[str, Any]
 

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from preflab.core.config import load_settings
-from preflab.data.answers import read_answers
-from preflab.data.comparisons import choose_formats, read_comparisons
-from preflab.data.sources import open_source, open_sources
-from preflab.judge.estimate import Cost
-from preflab.data.command import inspect_data
-from preflab.judge.command import judge_responses
-from preflab.judge.settings import JudgeSettings
-from preflab.train.settings import InspectSettings
-from preflab.studies.files import read_files, study_prompts
-from preflab.studies.settings import CompareSettings
 from preflab.core.records import Comparison, UserError
+from preflab.data.answers import read_answers
+from preflab.data.command import inspect_data
+from preflab.data.comparisons import choose_formats, read_comparisons
+from preflab.data.settings import InspectSettings
+from preflab.data.sources import open_source, open_sources
+from preflab.judge.command import judge_responses
+from preflab.judge.estimate import Cost
+from preflab.judge.settings import JudgeSettings
+from preflab.studies.compare.settings import CompareSettings
+from preflab.studies.files import read_files, study_prompts
 
 Row = dict[str, Any]
 ROW = {"ask": "q", "good": "c", "bad": "d"}

@@ -13,15 +13,16 @@ import torch
 from tiny_tokenizers import gemma3, llama3, mistral, pythia, qwen
 
 import preflab
+from preflab.core.records import Comparison, Message, UserError
+from preflab.data.command import inspect_data
+from preflab.data.settings import InspectSettings
 from preflab.data.sources import open_source
 from preflab.data.templates import apply_named_template
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.load import load_model
 from preflab.model.tokenizers import load_tokenizer
-from preflab.data.command import inspect_data
 from preflab.sandbox.command import write_sandbox
-from preflab.train.settings import InspectSettings, SandboxSettings
-from preflab.core.records import Comparison, Message, UserError
+from preflab.sandbox.settings import SandboxSettings
 
 PREFERENCES = "sandbox:preferences?rows=12"
 

@@ -16,14 +16,16 @@ import pytest
 import tiny_runs
 
 from preflab import cli
-from preflab.stats.study import Study, verdict
-from preflab.studies.rows import read_study
-from preflab.studies.compare.command import compare_models
-from preflab.studies.report import ReportResult, build_report
-from preflab.studies.settings import CompareSettings, ReportSettings
 from preflab.core.records import UserError
 from preflab.core.rundir import read_json, read_jsonl
+from preflab.experiment.report import build_report
+from preflab.experiment.settings import ReportSettings
 from preflab.sandbox.gold import gold_reward
+from preflab.stats.study import Study, verdict
+from preflab.studies.compare.command import compare_models
+from preflab.studies.compare.report import ReportResult
+from preflab.studies.compare.settings import CompareSettings
+from preflab.studies.rows import read_study
 
 PROMPTS = "sandbox:preferences?rows=14&split=test&seed=3"
 FIGURES = {
@@ -133,7 +135,7 @@ def test_a_folder_that_was_renamed_is_finished_all_the_same(
 ) -> None:
     shutil.copytree(done[1].folder, tmp_path / "renamed")
     monkeypatch.setattr("preflab.sample.generate.generate", None)
-    monkeypatch.setattr("preflab.rewards.score.rewards", None)
+    monkeypatch.setattr("preflab.sample.score.rewards", None)
     again = compare_models(settings(models, tmp_path / "renamed"))
     assert again.analysis == done[0].analysis
     monkeypatch.chdir(tmp_path)

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 from preflab.core.origins import Leak
-from preflab.studies.grid.findings import grid_findings
-from preflab.stats.results import Estimate, GridCell
-from preflab.stats.study import Judge
-from preflab.judge.verdicts import read_verdicts
+from preflab.core.records import Message, Pair
 from preflab.judge import human
 from preflab.judge.command import JudgeResult, judge_pairs_with
 from preflab.judge.judges import HumanJudge, gold_judge
-from preflab.studies.report import GridResult
-from preflab.train.settings import WinrateSettings
+from preflab.judge.settings import WinrateSettings
+from preflab.judge.verdicts import read_verdicts
 from preflab.judge.winrate import compute_winrate
-from preflab.core.records import Message, Pair
 from preflab.page.winrates import grid_row
+from preflab.stats.results import Estimate, GridCell
+from preflab.stats.study import Judge
+from preflab.studies.grid.findings import grid_findings
+from preflab.studies.grid.report import GridResult
 
 RATE = Estimate(0.8, 0.7, 0.9, 60)
 CELL = GridCell("dpo", 200, 1.0, "gold", "chosen", 48, 0, 12, 0, RATE)

@@ -14,21 +14,24 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from preflab.data.sources import is_on_hub
+from preflab.data.splits import load_splits, load_template
 from preflab.experiment import speed
 from preflab.experiment.estimate import Estimate, as_table, estimate
 from preflab.experiment.plan import Plan, PlannedStage
 from preflab.experiment.sizes import model_size
 from preflab.experiment.speed import Machine
 from preflab.experiment.work import Need
+from preflab.judge.settings import JudgeSettings
 from preflab.model.adapters import add_lora
 from preflab.model.load import load_model
-from preflab.data.splits import load_splits, load_template
-from preflab.studies.frontier.settings import FrontierSettings
-from preflab.judge.settings import JudgeSettings
-from preflab.train.preference_settings import DPOSettings, SimPOSettings
-from preflab.train.settings import GenerateSettings, RewardSettings, SandboxSettings, ScoreSettings, SFTSettings
-from preflab.studies.settings import CompareSettings, GridSettings
+from preflab.sample.settings import GenerateSettings, ScoreSettings
+from preflab.sandbox.settings import SandboxSettings
 from preflab.sandbox.tiny import build_tiny_model
+from preflab.studies.compare.settings import CompareSettings
+from preflab.studies.frontier.settings import FrontierSettings
+from preflab.studies.grid.settings import GridSettings
+from preflab.train.preference_settings import DPOSettings, SimPOSettings
+from preflab.train.settings import RewardSettings, SFTSettings
 
 PAIRS = "sandbox:preferences?rows=40&seed=3"
 TEST = "sandbox:preferences?rows=20&split=test&seed=3"

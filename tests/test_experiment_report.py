@@ -11,19 +11,18 @@ import numpy as np
 import pytest
 from hand_experiments import stage, write_experiment, write_grid, write_study, write_training
 
+from preflab.cli import main
+from preflab.core.records import DisagreementError, UserError
+from preflab.core.rundir import read_json, write_json, write_text
+from preflab.experiment.figures import MOST_LINES, lines_of, training_panels
+from preflab.experiment.report import build_report, report_experiment
 from preflab.experiment.rows import Training, read_experiment
-from preflab.studies.grid.rows import read_grid
-from preflab.studies.grid.findings import grid_findings
+from preflab.experiment.settings import ReportSettings
 from preflab.stats.results import Estimate, GridCell
 from preflab.stats.statistics import draw_resamples, rate_estimate
 from preflab.stats.wording import duration
-from preflab.cli import main
-from preflab.experiment.figures import MOST_LINES, lines_of, training_panels
-from preflab.experiment.report import report_experiment
-from preflab.studies.report import build_report
-from preflab.studies.settings import ReportSettings
-from preflab.core.records import DisagreementError, UserError
-from preflab.core.rundir import read_json, write_json, write_text
+from preflab.studies.grid.findings import grid_findings
+from preflab.studies.grid.rows import read_grid
 
 if TYPE_CHECKING:
     from browser import OpenPage

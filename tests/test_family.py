@@ -9,14 +9,14 @@ from typing import IO, Any
 import pytest
 from matplotlib.figure import Figure
 
-from preflab.studies.frontier.rows import read_frontier
+from preflab.core.rundir import write_jsonl
 from preflab.data.sources import open_sources, sample_rows
 from preflab.experiment.plan import Plan, read_plan
-from preflab.objectives import OBJECTIVES
 from preflab.experiment.run import run_experiment
-from preflab.train.settings import RunSettings
+from preflab.experiment.settings import RunSettings
 from preflab.experiment.stages import STAGES
-from preflab.core.rundir import write_jsonl
+from preflab.objectives import OBJECTIVES
+from preflab.studies.frontier.rows import read_frontier
 
 FAMILY = Path(__file__).parents[1] / "experiments" / "family.yaml"
 SMALL = (

@@ -16,11 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from tiny_studies import CHAT, MODELS, REWARD, tiny_study
 
-from preflab.studies.compare.analyse import analyse
+from preflab.page import marks
+from preflab.page.style import GREY, INK, Panel, compose, looks, panels_as_svg, shown
 from preflab.stats.results import Analysis, Estimate, GridCell
 from preflab.stats.study import Study
-from preflab.page import marks
 from preflab.studies.compare import figures
+from preflab.studies.compare.analyse import analyse
 from preflab.studies.compare.contest_figures import (
     MOST_SUBSETS,
     agreement_panels,
@@ -29,12 +30,11 @@ from preflab.studies.compare.contest_figures import (
     overview_panels,
     subset_panels,
 )
-from preflab.studies.grid.figures import winrate_vs_step, winrate_vs_temperature
+from preflab.studies.compare.depth_figures import depth_panels
+from preflab.studies.compare.figures import draw_figures
 from preflab.studies.compare.length_figures import length_panels, lengths
-from preflab.rewards.figures import depth_panels
 from preflab.studies.compare.score_figures import score_panels
-from preflab.studies.compare.figures import draw_figures, draw_grid
-from preflab.page.style import GREY, INK, Panel, compose, looks, panels_as_svg, shown
+from preflab.studies.grid.figures import draw_grid, winrate_vs_step, winrate_vs_temperature
 
 
 @pytest.fixture(scope="module")

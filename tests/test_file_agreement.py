@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from preflab.judge.file_agreement import file_agreement
-from preflab.judge.verdicts import read_verdicts, write_verdicts
-from preflab.train.settings import WinrateSettings
-from preflab.judge.winrate import compute_winrate
 from preflab.core.records import Judgement, Message, Outcome, Pair
+from preflab.judge.file_agreement import file_agreement
+from preflab.judge.settings import WinrateSettings
+from preflab.judge.verdicts import read_verdicts, write_verdicts
+from preflab.judge.winrate import compute_winrate
 
 WORDS: dict[str, Outcome] = {"w": "win", "t": "tie", "l": "loss", "e": "error"}
 HUMAN, JUDGE = "wwwwwwwwllllttte", "wwwwwwllllwltlww"

@@ -12,10 +12,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from preflab.core.records import UserError
 from preflab.data import reading
 from preflab.data.answers import is_answer_file
 from preflab.data.sources import is_on_hub, open_source
-from preflab.core.records import UserError
 
 Row = dict[str, Any]
 ROW: Row = {"prompt": "p", "chosen": "a", "rejected": "b"}

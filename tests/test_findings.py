@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hand_studies import CHAT, GOLD, HUMAN, REWARD, case, judged, said, scored, study
 
-from preflab.studies.compare.analyse import COUNTED, analyse
+from preflab.core.records import Message
 from preflab.stats.results import Estimate, Finding
 from preflab.stats.study import Judge, ScoredPair, Study
 from preflab.stats.wording import SHARES, listed, percent, side, who
-from preflab.core.records import Message
+from preflab.studies.compare.analyse import COUNTED, analyse
 
 
 def findings(study: Study) -> tuple[Finding, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from test_formats import ASKED, BETTER, DIALOGUE, GOLDEN, HOMEWORK, REAL_PAIRS, WORSE, Q, Row
 
+from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.comparisons import (
     choose_formats,
     on_training_side,
@@ -18,7 +19,6 @@ from preflab.data.detect import choose_format, detect_format
 from preflab.data.rows import parse_row
 from preflab.data.sources import open_source, open_sources
 from preflab.data.tokenize import Dropped
-from preflab.core.records import Comparison, Message, RowError, UserError
 
 # Detection and choice -------------------------------------------------------------------------------------------------
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from preflab.core.records import Message, RowError
 from preflab.data.detect import detect_format
 from preflab.data.formats import FORMATS
 from preflab.data.layouts import LAYOUTS
 from preflab.data.rows import parse_row
-from preflab.core.records import Message, RowError
 
 Row = dict[str, Any]
 REAL_PAIRS = Path(__file__).parents[1].parent / "shared" / "data" / "hh-harmless-2000.jsonl.gz"

@@ -11,9 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from preflab.studies.frontier.rows import best_of_measures, curves, kl_bound, lowest_proxy, policy_measures, read_frontier
 from preflab.core.records import DisagreementError, UserError
 from preflab.core.rundir import read_json, read_jsonl, write_json, write_jsonl
+from preflab.studies.frontier.rows import (
+    best_of_measures,
+    curves,
+    kl_bound,
+    lowest_proxy,
+    policy_measures,
+    read_frontier,
+)
 from preflab.studies.frontier.tables import write_frontier_tables
 
 ROWS = [

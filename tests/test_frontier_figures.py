@@ -11,8 +11,8 @@ from matplotlib import image
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
-from preflab.studies.frontier.figures import draw_frontier, frontier_panels, gain_panels
 from preflab.page.style import Panel, compose
+from preflab.studies.frontier.figures import draw_frontier, frontier_panels, gain_panels
 
 POINTS = {
     "dpo": {1.0: (0.5, 1.4, 0.3), 0.1: (5.0, 0.9, 0.7)},

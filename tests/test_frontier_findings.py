@@ -10,10 +10,10 @@ import hand_frontiers
 import numpy as np
 import pytest
 
-from preflab.studies.frontier.rows import best_of_n, curves
+from preflab.stats.results import Finding
 from preflab.studies.frontier.differences import difference, gold_at, trained_sides
 from preflab.studies.frontier.findings import reading
-from preflab.stats.results import Finding
+from preflab.studies.frontier.rows import best_of_n, curves
 
 Points = dict[float, hand_frontiers.Means]
 

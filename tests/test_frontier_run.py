@@ -16,19 +16,19 @@ import tiny_runs
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from preflab.studies.frontier.rows import read_frontier
-from preflab.sample.sampling import Prompt
-from preflab.model.prefix import PrefixBatch, prefix_batch
-from preflab.model.responses import ResponseDivergences
-from preflab.studies.frontier import command as frontier
-from preflab.sample import rollouts
-from preflab.studies.frontier.command import measure_frontier
-from preflab.studies.frontier.settings import FrontierSettings
-from preflab.judge.players import read_entries
-from preflab.sample.rollouts import divergences
 from preflab.core.records import Completion, Message, TokenizedComparison, UserError
 from preflab.core.rundir import read_json, read_jsonl, write_jsonl
+from preflab.judge.players import read_entries
+from preflab.model.prefix import PrefixBatch, prefix_batch
+from preflab.model.responses import ResponseDivergences
+from preflab.sample import rollouts
+from preflab.sample.rollouts import divergences
+from preflab.sample.sampling import Prompt
 from preflab.sandbox.gold import gold_reward
+from preflab.studies.frontier import command as frontier
+from preflab.studies.frontier.command import measure_frontier
+from preflab.studies.frontier.rows import read_frontier
+from preflab.studies.frontier.settings import FrontierSettings
 
 PROMPTS = "sandbox:prompts?rows=12&split=test&seed=3"
 VOCABULARY, STOP, CAP = 10, 2, 3

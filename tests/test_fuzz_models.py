@@ -18,13 +18,13 @@ import torch
 from mutations import bounded
 from tiny_gguf import write_gguf
 
-from preflab.sample.sampling import Sampling, encode_prompts, generate
+from preflab.core.records import Comparison, Message, UserError
+from preflab.data.splits import template_of
 from preflab.model.adapters import add_lora
 from preflab.model.load import load_model
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer
-from preflab.data.splits import template_of
-from preflab.core.records import Comparison, Message, UserError
+from preflab.sample.sampling import Sampling, encode_prompts, generate
 
 ODD: tuple[Any, ...] = (
     *(None, True, -1, 0, 1.5, "x", "", [], {}, [1], {"a": 1}, "../../etc/passwd", "\x00"),

@@ -15,15 +15,15 @@ from tiny_tokenizers import qwen
 from transformers import GenerationConfig, LogitsProcessor
 
 import preflab.sample.sampling
-from preflab.stats.degenerate import foreign_turn, runaway_repetition
+from preflab.core.records import Message, UserError
+from preflab.core.rundir import read_json, read_jsonl
 from preflab.data.detect import detect_format
 from preflab.data.sources import open_source
 from preflab.data.tokenize import ChatTemplate
-from preflab.sample.sampling import Prompt, Sampling, TokenChooser, generate, generate_ids
 from preflab.sample.generate import generate_responses
-from preflab.train.settings import GenerateSettings
-from preflab.core.records import Message, UserError
-from preflab.core.rundir import read_json, read_jsonl
+from preflab.sample.sampling import Prompt, Sampling, TokenChooser, generate, generate_ids
+from preflab.sample.settings import GenerateSettings
+from preflab.stats.degenerate import foreign_turn, runaway_repetition
 
 STOP = 3
 PROMPTS = [[5, 9, 11], [7] * 12 + [21, 33], [40, 41, 42, 43, 44, 45], [99]]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tiny_runs
 
-from preflab.studies.grid.rows import read_grid
+from preflab.core.records import UserError
+from preflab.core.rundir import read_jsonl, write_jsonl
 from preflab.judge.verdicts import read_verdicts
 from preflab.studies.grid import command as grid
 from preflab.studies.grid.command import run_grid
-from preflab.studies.settings import GridSettings
-from preflab.core.records import UserError
-from preflab.core.rundir import read_jsonl, write_jsonl
+from preflab.studies.grid.rows import read_grid
+from preflab.studies.grid.settings import GridSettings
 
 PROMPTS = "sandbox:preferences?rows=8&split=test&seed=3"
 

@@ -19,16 +19,15 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from preflab.cli import main
 from preflab.core.durable import read_metrics
+from preflab.core.records import UserError
+from preflab.data.splits import load_splits, load_template
 from preflab.model.load import load_model
 from preflab.model.prefix import PrefixBatch, prefix_batch
 from preflab.model.responses import ResponseLogps, ResponseRewards
 from preflab.objectives import OBJECTIVES, Loss, Objective, PairLogps, dpo
-from preflab.train import preferences
-from preflab.data.splits import load_splits, load_template
+from preflab.train import checkpoint, preferences
 from preflab.train.preference_settings import PREFERENCE_SETTINGS, DPOSettings
 from preflab.train.preferences import falling_chosen
-from preflab.core.records import UserError
-from preflab.train import checkpoint
 
 LN_2 = math.log(2)
 TABLE: Any = OBJECTIVES

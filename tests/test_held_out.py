@@ -11,13 +11,13 @@ import tiny_tokenizers
 from shared_cases import case
 from tiny_runs import run, write_model
 
+from preflab.core.records import Comparison, Message
 from preflab.data.inspect import PartOverlap, inspect_source
 from preflab.data.overlap import LengthBias, Overlap, prompt_hash, row_hash, what_drops_did
 from preflab.data.sources import open_source, open_sources
-from preflab.data.tokenize import ChatTemplate
 from preflab.data.splits import Splits, load_splits
+from preflab.data.tokenize import ChatTemplate
 from preflab.train.settings import SFTSettings
-from preflab.core.records import Comparison, Message
 
 Row = dict[str, Any]
 

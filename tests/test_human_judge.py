@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from preflab.judge.verdicts import read_journal
-from preflab.judge.human import SKIPPED, judge_by_hand
 from preflab.core.output import unfinished
 from preflab.core.records import Judgement, Message, Pair, UserError
 from preflab.core.rundir import append_jsonl
+from preflab.judge.human import SKIPPED, judge_by_hand
+from preflab.judge.verdicts import read_journal
 
 if TYPE_CHECKING:
     from browser import OpenPage

@@ -14,18 +14,18 @@ import torch
 from test_checkpoints import zero_last_block
 from tiny_runs import LORA, run, write_model
 
-from preflab.core import durable
 from preflab.cli import main
-from preflab.data.answers import read_answers
+from preflab.core import durable
 from preflab.core.durable import CHECKSUMS, DamagedError, check_files, check_model, digests, read_metrics, whole_folder
-from preflab.model.load import load_model
-from preflab.train import fit
-from preflab.train import reference
-from preflab.sample.generate import generate_responses
 from preflab.core.output import beside
-from preflab.train.settings import GenerateSettings, MergeSettings
 from preflab.core.records import UserError
 from preflab.core.rundir import read_json, write_json
+from preflab.data.answers import read_answers
+from preflab.model.load import load_model
+from preflab.sample.generate import generate_responses
+from preflab.sample.settings import GenerateSettings
+from preflab.train import fit, reference
+from preflab.train.settings import MergeSettings
 
 # ---- folders -------------------------------------------------------------------------------------------------------
 

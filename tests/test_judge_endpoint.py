@@ -13,14 +13,15 @@ import pytest
 from fake_judge import FakeJudge
 
 from preflab import cli
-from preflab.judge.verdicts import combine, read_verdicts
-from preflab.judge import endpoint
-from preflab.judge.endpoint import Endpoint, _retry_after
-from preflab.judge.parse import Failure, Reply, read_reply
-from preflab.judge.command import JudgeResult, judge_responses
-from preflab.judge.settings import JudgeSettings
 from preflab.core.output import unfinished
 from preflab.core.records import UserError
+from preflab.judge import endpoint
+from preflab.judge.command import JudgeResult, judge_responses
+from preflab.judge.endpoint import Endpoint, _retry_after
+from preflab.judge.parse import Failure, Reply, read_reply
+from preflab.judge.settings import JudgeSettings
+from preflab.judge.verdicts import read_verdicts
+from preflab.stats.judgements import combine
 
 PAIRS = 40
 

@@ -15,18 +15,18 @@ import torch
 from safetensors.torch import save_file
 from test_judge_endpoint import judged
 
+from preflab.core.records import UserError
+from preflab.core.rundir import read_jsonl
 from preflab.data.tokenize import ChatTemplate
+from preflab.judge.command import JudgeResult, judge_responses
 from preflab.judge.estimate import Cost
 from preflab.judge.local import LocalJudge
 from preflab.judge.parse import Failure, Reply
+from preflab.judge.settings import JudgeSettings
 from preflab.model.load import load_model
 from preflab.model.tokenizers import load_tokenizer
-from preflab.judge.command import JudgeResult, judge_responses
-from preflab.judge.settings import JudgeSettings
-from preflab.rewards.score import score_responses
-from preflab.train.settings import ScoreSettings
-from preflab.core.records import UserError
-from preflab.core.rundir import read_jsonl
+from preflab.sample.score import score_responses
+from preflab.sample.settings import ScoreSettings
 from preflab.sandbox.gold import gold_reward
 from preflab.sandbox.source import sandbox_source
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from fake_judge import submissions
 
+from preflab.core.records import Message, Pair, UserError
 from preflab.judge.parse import Reply, UnusableReplyError, read_reply
 from preflab.judge.questions import QUESTIONS, judge_prompt, read_question
-from preflab.core.records import Message, Pair, UserError
 
 # ---- replies --------------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,9 @@ import pytest
 from fake_judge import FakeJudge
 from test_judge_endpoint import PAIRS, judged, right, settings
 
+from preflab.core.records import UserError
 from preflab.judge.completion import read_completion
 from preflab.judge.parse import Reply, UnusableReplyError, read_reply
-from preflab.core.records import UserError
 
 
 @pytest.fixture

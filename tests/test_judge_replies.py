@@ -13,10 +13,10 @@ import pytest
 from fake_judge import FakeJudge
 from test_judge_endpoint import judged, settings
 
+from preflab.core.records import UserError
 from preflab.judge.completion import read_completion
 from preflab.judge.endpoint import Endpoint, _Calls, api_key, split_source
 from preflab.judge.parse import Reply
-from preflab.core.records import UserError
 
 
 @pytest.fixture

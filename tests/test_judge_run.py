@@ -22,20 +22,21 @@ from rich.console import Console
 from test_judge_endpoint import judged, responses, right, settings
 
 from preflab.core import terminal
-from preflab.stats.study import Judge
-from preflab.judge.verdicts import combine, read_journal, read_verdicts
+from preflab.core.output import unfinished
+from preflab.core.records import Judgement, Message, Pair, UserError
+from preflab.core.rundir import append_jsonl
 from preflab.data.answers import AnswerRow
+from preflab.judge import judges
 from preflab.judge.cache import ReplyCache
+from preflab.judge.command import JudgeResult, _chosen_for, judge_responses, parse_judge, spec_of
 from preflab.judge.estimate import Cost
 from preflab.judge.parse import Reply
 from preflab.judge.run import judge as run_judge
 from preflab.judge.run import plan
-from preflab.judge import judges
-from preflab.judge.command import JudgeResult, _chosen_for, judge_responses, parse_judge, spec_of
 from preflab.judge.settings import JudgeSettings
-from preflab.core.output import unfinished
-from preflab.core.records import Judgement, Message, Pair, UserError
-from preflab.core.rundir import append_jsonl
+from preflab.judge.verdicts import read_journal, read_verdicts
+from preflab.stats.judgements import combine
+from preflab.stats.study import Judge
 
 
 @pytest.fixture

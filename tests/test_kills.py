@@ -19,16 +19,19 @@ from typing import Any
 import pytest
 from tiny_runs import LORA, run, write_model
 
-from preflab.studies.compare.command import compare_models
-from preflab.sample.generate import generate_responses
-from preflab.studies.grid.command import run_grid
+from preflab.experiment.run import run_experiment
+from preflab.experiment.settings import RunSettings
 from preflab.judge.command import judge_responses
 from preflab.judge.settings import JudgeSettings
+from preflab.sample.generate import generate_responses
+from preflab.sample.score import score_responses
+from preflab.sample.settings import GenerateSettings, ScoreSettings
+from preflab.studies.compare.command import compare_models
+from preflab.studies.compare.settings import CompareSettings
+from preflab.studies.grid.command import run_grid
+from preflab.studies.grid.settings import GridSettings
 from preflab.train.merge import merge_adapter
-from preflab.experiment.run import run_experiment
-from preflab.rewards.score import score_responses
-from preflab.train.settings import GenerateSettings, MergeSettings, RunSettings, ScoreSettings
-from preflab.studies.settings import CompareSettings, GridSettings
+from preflab.train.settings import MergeSettings
 
 pytestmark = [
     pytest.mark.kills,

@@ -16,14 +16,14 @@ from memory_rows import MemoryDataset
 from tiny_models import tiny_model
 from tiny_runs import history, run, settings, write_model
 
-from preflab.data.tokenize import ChatTemplate
 from preflab.core.durable import read_metrics
-from preflab.page.curves import curve_panels
+from preflab.core.records import TokenizedComparison, UserError
+from preflab.data.splits import load_splits, load_template
+from preflab.data.tokenize import ChatTemplate
 from preflab.model.prefix import prefix_batch, separate_batch
 from preflab.model.responses import ResponseLogps
+from preflab.page.curves import curve_panels
 from preflab.train import preferences as recipe
-from preflab.data.splits import load_splits, load_template
-from preflab.core.records import TokenizedComparison, UserError
 from preflab.train.rows import LabelledRows, MismatchedRows
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.columns import renamed
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.detect import choose_format
 from preflab.data.layouts import LAYOUTS
 from preflab.data.rows import parse_row
 from preflab.data.sources import open_source
-from preflab.core.records import Comparison, Message, RowError, UserError
 from tests.shared_cases import case
 
 Row = dict[str, Any]

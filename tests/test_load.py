@@ -16,6 +16,8 @@ from tiny_models import ARCHITECTURES, tiny_model
 from tiny_tokenizers import pythia, qwen
 from transformers import AutoModelForCausalLM
 
+from preflab.core.records import UserError
+from preflab.data.splits import load_template
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.adapters import adapter_task, add_lora
 from preflab.model.load import load_model
@@ -23,9 +25,7 @@ from preflab.model.precision import pick_dtype
 from preflab.model.responses import ResponseLogps
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer, pad_apart_from
-from preflab.data.splits import load_template
 from preflab.train.model import load_trainable
-from preflab.core.records import UserError
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[7, 30, 12, 45, 26, 99, 5, 18]])

@@ -12,17 +12,20 @@ from pathlib import Path
 import pytest
 from tiny_runs import COMMANDS, settings
 
-from preflab.studies.compare.command import compare_models
-from preflab.sample.generate import generate_responses
-from preflab.studies.grid.command import run_grid
-from preflab.train.merge import merge_adapter
 from preflab.core.output import alone_with
-from preflab.sandbox.command import write_sandbox
-from preflab.rewards.score import score_responses
-from preflab.train.settings import GenerateSettings, MergeSettings, SandboxSettings, ScoreSettings
-from preflab.studies.settings import CompareSettings, GridSettings
 from preflab.core.records import UserError
 from preflab.core.rundir import open_stage
+from preflab.sample.generate import generate_responses
+from preflab.sample.score import score_responses
+from preflab.sample.settings import GenerateSettings, ScoreSettings
+from preflab.sandbox.command import write_sandbox
+from preflab.sandbox.settings import SandboxSettings
+from preflab.studies.compare.command import compare_models
+from preflab.studies.compare.settings import CompareSettings
+from preflab.studies.grid.command import run_grid
+from preflab.studies.grid.settings import GridSettings
+from preflab.train.merge import merge_adapter
+from preflab.train.settings import MergeSettings
 
 
 @contextmanager

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from preflab.core.records import TokenizedComparison
 from preflab.model import logps
 from preflab.model.logps import Head, response_sums, token_logps
 from preflab.model.prefix import prefix_batch
-from preflab.core.records import TokenizedComparison
 
 ROWS, WIDTH, VOCABULARY = 11, 6, 17
 HEADS = {

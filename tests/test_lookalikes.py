@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import pytest
 
+from preflab.core.records import RowError, UserError
 from preflab.data.detect import choose_format
 from preflab.data.fields import Row
 from preflab.data.rows import read_row
-from preflab.core.records import RowError, UserError
 
 
 def rows(one: str, other: str) -> list[Row]:

@@ -18,11 +18,11 @@ from memory_rows import random_rows
 from tiny_models import tiny_model
 from torch import Tensor, nn
 
+from preflab.core.records import UserError
 from preflab.data.batches import Indices, Step, plan_evaluation
 from preflab.model.prefix import prefix_batch, separate_batch
 from preflab.model.responses import ResponseLogps, ResponseRewards
 from preflab.objectives import dpo
-from preflab.core.records import UserError
 from preflab.train.loop import response_values, train
 from preflab.train.rows import BestRows, RankedRows
 from preflab.train.steps import StepFn, means, pair_step, reward_step, sft_step

@@ -18,9 +18,9 @@ from preflab.data.batches import Indices
 from preflab.model.prefix import prefix_batch, separate_batch
 from preflab.model.responses import ResponseLogps, usual_attention
 from preflab.objectives import OBJECTIVES
+from preflab.train.loop import StepReport
 from preflab.train.preference_settings import PREFERENCE_SETTINGS, PreferenceSettings
 from preflab.train.preferences import _label_steps, _pair_step
-from preflab.train.loop import StepReport
 from preflab.train.rows import LabelledRows, RankedRows
 from preflab.train.steps import Responses, StepFn, means
 

@@ -12,17 +12,17 @@ from accelerate import Accelerator
 from peft import LoraModel
 from safetensors.torch import load_file
 
+from preflab.core.records import UserError
+from preflab.data.splits import load_template
 from preflab.model.adapters import adapter_task
 from preflab.model.load import load_model
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import PROBE, ResponseLogps, ResponseRewards
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer
-from preflab.data.splits import load_template
 from preflab.train.merge import merge_adapter
 from preflab.train.model import load_trainable, save_trained
 from preflab.train.settings import MergeSettings
-from preflab.core.records import UserError
 
 IDS = torch.tensor([[7, 300, 12, 45, 260, 99, 5, 18]])
 

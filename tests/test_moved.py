@@ -10,10 +10,11 @@ import pytest
 from test_resume import cut_off
 from tiny_runs import run, write_model
 
-from preflab.studies.compare.command import compare_models
-from preflab.studies.grid.command import run_grid
-from preflab.studies.settings import CompareSettings, GridSettings
 from preflab.core.records import UserError
+from preflab.studies.compare.command import compare_models
+from preflab.studies.compare.settings import CompareSettings
+from preflab.studies.grid.command import run_grid
+from preflab.studies.grid.settings import GridSettings
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,12 @@ import tiny_runs
 from nbformat import NotebookNode
 from tiny_models import tiny_model
 
-from preflab.studies.grid.rows import read_grid
-from preflab.studies.grid.command import run_grid
-from preflab.studies.settings import GridSettings
 from preflab.core.rundir import read_json, read_jsonl, write_jsonl
 from preflab.sandbox.tiny import build_tokenizer
 from preflab.sandbox.world import World, preference_rows
+from preflab.studies.grid.command import run_grid
+from preflab.studies.grid.rows import read_grid
+from preflab.studies.grid.settings import GridSettings
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = ("text_to_text_dpo", "reading_a_grid")

@@ -10,8 +10,8 @@ import torch
 from objective_rows import FAR, FIELDS, ROWS, SOME, Row, at_the_reference, objective, pairs, responses_of
 from torch import Tensor
 
-from preflab.objectives import OBJECTIVES, PSI, PairLogps
 from preflab.core.ties import Precision
+from preflab.objectives import OBJECTIVES, PSI, PairLogps
 
 of_every_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 of_every_objective = pytest.mark.parametrize("name", OBJECTIVES)

@@ -11,11 +11,11 @@ import torch
 from tiny_runs import history, run, weights, write_model
 
 from preflab.core.durable import read_metrics
+from preflab.core.records import UserError
 from preflab.objectives import OBJECTIVES, Objective, dpo
 from preflab.train import preferences as recipe
 from preflab.train.preference_settings import PREFERENCE_SETTINGS
 from preflab.train.preferences import needs_reference
-from preflab.core.records import UserError
 
 LN_2 = math.log(2)
 TABLE: Any = OBJECTIVES

@@ -17,26 +17,26 @@ import pytest
 import tiny_runs
 from tiny_studies import tiny_study
 
-from preflab.studies.compare.analyse import analyse
+from preflab.cli import main
+from preflab.core.rundir import read_json, read_jsonl, write_jsonl
+from preflab.judge.command import judge_responses
+from preflab.judge.judges import LanguageJudge
+from preflab.judge.parse import Failure, Reply
+from preflab.judge.questions import read_question
+from preflab.judge.settings import AskingSettings, JudgeSettings, WinrateSettings
+from preflab.judge.winrate import compute_winrate
+from preflab.page.curves import curve_panels
 from preflab.stats.definitions import MEAN_PREFERENCE, STD, STD_SHORT, TIES_HALF, win_rate_head
 from preflab.stats.study import Judge
 from preflab.stats.wording import exact_percent
-from preflab.cli import main
-from preflab.studies.compare.contest_figures import overview_panels, subset_panels
-from preflab.page.curves import curve_panels
-from preflab.judge.parse import Failure, Reply
-from preflab.judge.questions import read_question
+from preflab.studies.compare.analyse import analyse
 from preflab.studies.compare.command import compare_models
-from preflab.studies.grid.command import run_grid
-from preflab.judge.command import judge_responses
-from preflab.judge.judges import LanguageJudge
-from preflab.judge.settings import AskingSettings, JudgeSettings
-from preflab.train.settings import WinrateSettings
-from preflab.train.stage import TrainResult
-from preflab.studies.settings import CompareSettings, GridSettings
-from preflab.judge.winrate import compute_winrate
-from preflab.core.rundir import read_json, read_jsonl, write_jsonl
+from preflab.studies.compare.contest_figures import overview_panels, subset_panels
+from preflab.studies.compare.settings import CompareSettings
 from preflab.studies.compare.tables import figure_rows
+from preflab.studies.grid.command import run_grid
+from preflab.studies.grid.settings import GridSettings
+from preflab.train.stage import TrainResult
 
 JUDGE = "gpt=openai:fake@http://127.0.0.1:9/v1"
 

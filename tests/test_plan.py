@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from fake_stages import CHAIN, KINDS, write
 
-from preflab.experiment.plan import Plan, read_plan
 from preflab.core.records import UserError
+from preflab.experiment.plan import Plan, read_plan
 
 
 @pytest.fixture(autouse=True)

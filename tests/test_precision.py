@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from preflab.core import rundir
+from preflab.core.records import UserError
 from preflab.model import precision
 from preflab.model.precision import bf16_fault, check_bf16, has_bf16, kernels, pick_dtype
-from preflab.core.records import UserError
 
 CPU = torch.device("cpu")
 

@@ -12,6 +12,7 @@ from objective_rows import ROWS
 
 from preflab import cli
 from preflab.core.config import load_settings
+from preflab.core.records import UserError
 from preflab.objectives import OBJECTIVES
 from preflab.train.objectives import NEEDS, KnownObjective, list_objectives
 from preflab.train.preference_settings import (
@@ -22,7 +23,6 @@ from preflab.train.preference_settings import (
     settings_of,
 )
 from preflab.train.settings import ObjectivesSettings
-from preflab.core.records import UserError
 
 DOCS = Path(__file__).parents[1] / "docs" / "objectives.md"
 GIVEN: dict[str, Any] = {"model": "-", "train_data": ["-"]}

@@ -13,6 +13,7 @@ from tiny_models import ARCHITECTURES, WINDOW, tiny_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, FalconMambaConfig, Lfm2Config, MambaConfig, PhimoeConfig, Qwen3NextConfig
 
+from preflab.core.records import TokenizedComparison, UserError
 from preflab.model import prefix
 from preflab.model.adapters import add_lora
 from preflab.model.prefix import ATTENTION, Tree, prefix_batch, separate_batch
@@ -26,7 +27,6 @@ from preflab.model.responses import (
     transformers_model,
     usual_attention,
 )
-from preflab.core.records import TokenizedComparison, UserError
 
 RELATIVE = 1e-4
 

@@ -13,12 +13,12 @@ import torch
 from objective_rows import SOME
 from tiny_runs import history, run, write_model
 
+from preflab.core.records import UserError
 from preflab.objectives import PSI, PairLogps, dpo, psipo
 from preflab.train import preferences as recipe
 from preflab.train.preference_settings import PREFERENCE_SETTINGS
 from preflab.train.preferences import _pair_step
 from preflab.train.psi import psi_fingerprint, read_psi
-from preflab.core.records import UserError
 
 QUICK: dict[str, Any] = {"max_steps": 1, "eval_data": (), "save_strategy": "no"}
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import tiny_runs
 
-from preflab.train import push as push_module
-from preflab.train.push import commit_message, push
 from preflab.core.records import UserError
 from preflab.core.rundir import read_json
+from preflab.train import push as push_module
+from preflab.train.push import commit_message, push
 
 REPOSITORY = "someone/aligned"
 SECRET = "hf_" + "a" * 30

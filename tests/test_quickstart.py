@@ -9,10 +9,10 @@ import math
 
 import pytest
 
-from preflab.studies.rows import read_study
-from preflab.experiment import quickstart
-from preflab.train.settings import QuickstartSettings
 from preflab.core.rundir import read_json, read_jsonl
+from preflab.experiment import quickstart
+from preflab.experiment.settings import QuickstartSettings
+from preflab.studies.rows import read_study
 
 
 @pytest.fixture(scope="module")

@@ -17,14 +17,14 @@ from tiny_runs import LORA, history, run, settings
 from torch import Tensor
 
 from preflab.core.durable import read_metrics
+from preflab.core.records import UserError
+from preflab.data.splits import load_splits, load_template
 from preflab.model.load import load_model
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseLogps
 from preflab.objectives import OBJECTIVES, Loss, Objective, PairLogps, dpo
 from preflab.train import preferences as preferences_recipe
 from preflab.train import reference as reference_recipe
-from preflab.data.splits import load_splits, load_template
-from preflab.core.records import UserError
 from preflab.train.rows import RankedRows
 
 LN_2 = math.log(2)

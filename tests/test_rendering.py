@@ -10,11 +10,11 @@ import thinking_templates
 import tiny_tokenizers
 from transformers import AutoTokenizer
 
+from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.rendering import CLOSED, NOT_RENDERED, OPENED
 from preflab.data.templates import CHAT_TEMPLATES, apply_named_template, apply_template_values, template_values
 from preflab.data.thinking import Spoken
 from preflab.data.tokenize import ChatTemplate
-from preflab.core.records import Comparison, Message, RowError, UserError
 
 QUESTION = (Message("user", "What is two plus two?"),)
 PLAIN = Comparison(QUESTION, ("four",))

@@ -15,20 +15,19 @@ from typing import Any
 import pytest
 from tiny_studies import CHAT, GOLD, tiny_study
 
-from preflab.stats import wording
-from preflab.studies.compare.analyse import analyse
-from preflab.stats.results import Estimate
-from preflab.stats.study import Answer, Case, Player, Study
-from preflab.studies.compare.figures import ReportFigure, report_figures
 from preflab.core.records import Message
-from preflab.page import cells
-from preflab.page import layout
-from preflab.studies.compare import page
-from preflab.studies.compare.cases import pack_cases
-from preflab.page.layout import THEMES
-from preflab.studies.compare.page import render, write_report
 from preflab.core.rundir import write_json
 from preflab.core.words import words
+from preflab.page import cells, layout
+from preflab.page.layout import THEMES
+from preflab.stats import wording
+from preflab.stats.results import Estimate
+from preflab.stats.study import Answer, Case, Player, Study
+from preflab.studies.compare import page
+from preflab.studies.compare.analyse import analyse
+from preflab.studies.compare.cases import pack_cases
+from preflab.studies.compare.figures import ReportFigure, report_figures
+from preflab.studies.compare.page import render, write_report
 
 VOID = {"meta", "input", "br", "link", "img", "hr", "wbr"}
 

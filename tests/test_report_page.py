@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tiny_studies import FORMULA, SCRIPT, strange_study, tiny_study
 
-from preflab.studies.compare.analyse import analyse
 from preflab.stats.study import Case, Study
+from preflab.studies.compare.analyse import analyse
 from preflab.studies.compare.page import render
 
 if TYPE_CHECKING:

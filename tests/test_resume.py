@@ -17,15 +17,15 @@ from tiny_models import tiny_model
 from tiny_runs import history, run, steer, write_model
 
 from preflab.core.durable import read_metrics
+from preflab.core.records import UserError
 from preflab.model.adapters import add_lora
 from preflab.model.load import load_model
-from preflab.train import model as model_recipe
-from preflab.train.stage import fingerprint_weights
-from preflab.core.records import UserError
 from preflab.train import checkpoint as checkpoint_module
 from preflab.train import journal as journal_module
+from preflab.train import model as model_recipe
 from preflab.train.checkpoint import Checkpoints
 from preflab.train.journal import Journal
+from preflab.train.stage import fingerprint_weights
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 
@@ -274,7 +274,7 @@ def test_early_stopping_holds_for_a_resumed_run(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("preflab.rewards.train.save_trained", no_room)
+        patch.setattr("preflab.train.reward.save_trained", no_room)
         with pytest.raises(OSError, match="No space left"):
             run("reward", tiny, tmp_path / "cut", **changes)
     run("reward", tiny, tmp_path / "cut", **changes)

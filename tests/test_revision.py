@@ -11,24 +11,24 @@ import pytest
 import tiny_runs
 import torch
 
-from preflab.experiment.lookup import Lookup
-from preflab.experiment.plan import read_plan
-from preflab.experiment.sizes import model_size
-from preflab.model.configs import own_stop_ids, read_config
-from preflab.model.files import at_revision, commit_of, split_revision
-from preflab.model.load import load_model
-from preflab.studies.compare.command import compare_models
-from preflab.data.splits import load_template
-from preflab.studies.frontier.command import measure_frontier
-from preflab.studies.frontier.settings import FrontierSettings
-from preflab.sample.generate import generate_responses
-from preflab.train.model import load_trainable
-from preflab.train.settings import GenerateSettings
-from preflab.experiment.stages import STAGES
-from preflab.studies.settings import CompareSettings
 from preflab.core.records import UserError
 from preflab.core.rundir import read_json, read_jsonl
 from preflab.core.yaml_files import dump_yaml
+from preflab.data.splits import load_template
+from preflab.experiment.lookup import Lookup
+from preflab.experiment.plan import read_plan
+from preflab.experiment.sizes import model_size
+from preflab.experiment.stages import STAGES
+from preflab.model.configs import own_stop_ids, read_config
+from preflab.model.files import at_revision, commit_of, split_revision
+from preflab.model.load import load_model
+from preflab.sample.generate import generate_responses
+from preflab.sample.settings import GenerateSettings
+from preflab.studies.compare.command import compare_models
+from preflab.studies.compare.settings import CompareSettings
+from preflab.studies.frontier.command import measure_frontier
+from preflab.studies.frontier.settings import FrontierSettings
+from preflab.train.model import load_trainable
 
 NAME = "someone/tiny"
 

@@ -13,12 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from tiny_runs import run, write_model
 
-from preflab.studies.compare import figures
-from preflab.rewards.figures import delta_hist, score_hist
-from preflab.studies.compare.figures import draw_training_of_reward_model
-from preflab.rewards.score import score_responses
-from preflab.train.settings import ScoreSettings
 from preflab.core.rundir import read_json
+from preflab.rewards.figures import delta_hist, draw_training_of_reward_model, score_hist
+from preflab.sample.score import score_responses
+from preflab.sample.settings import ScoreSettings
+from preflab.studies.compare import figures
 
 PICTURES = ("delta_hist.png", "score_hist.png", "score_distribution-beforetrain.png", "score_distribution-new.png")
 
@@ -85,7 +84,7 @@ def test_training_a_reward_model_leaves_its_figures(reward_model: Path) -> None:
 def test_the_figures_are_of_the_rows_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
     with monkeypatch.context() as patch:
-        patch.setattr("preflab.rewards.train.draw_training_of_reward_model", lambda *rows: given.update(rows=rows))
+        patch.setattr("preflab.train.reward.draw_training_of_reward_model", lambda *rows: given.update(rows=rows))
         model = write_model(tmp_path / "tiny")
         monkeypatch.setattr("preflab.train.stage.draw_curves", lambda *_: None)
         run("reward", model, tmp_path / "run", draw=True)
@@ -109,7 +108,7 @@ def test_scoring_sets_one_source_against_another(
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     data = tuple(str(tmp_path / f"{name}.jsonl") for name in ("train", "test"))
     given: dict[str, Any] = {}
-    monkeypatch.setattr("preflab.rewards.score.draw_pairs", lambda parts, **paths: given.update(parts=parts, **paths))
+    monkeypatch.setattr("preflab.sample.score.draw_pairs", lambda parts, **paths: given.update(parts=parts, **paths))
     output = tmp_path / "scores.jsonl"
     score_responses(ScoreSettings(reward_model=str(reward_model / "model"), data=data, output=output))
     rows = [json.loads(line) for line in output.read_text().splitlines()]

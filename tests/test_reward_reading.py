@@ -15,12 +15,12 @@ from test_score import FAMILIES, both_scores, policy, reward_settings, scored, s
 from tiny_models import tiny_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from preflab.stats.study import Judge
-from preflab.data.splits import template_of
-from preflab.judge.settings import JudgingSettings
-from preflab.judge.local_judges import reward_judge
-from preflab.rewards.train import train_reward
 from preflab.core.records import Comparison, Message
+from preflab.data.splits import template_of
+from preflab.judge.local_judges import reward_judge
+from preflab.judge.settings import JudgingSettings
+from preflab.stats.study import Judge
+from preflab.train.reward import train_reward
 
 TAILS = {"nothing": "", "line break": "\n", "eos": "{eos}", "eos, line break": "{eos}\n", "eos twice": "{eos}{eos}"}
 TURNS = (

@@ -10,8 +10,8 @@ import pytest
 from fake_stages import CALLS, CHAIN, FAILING, refused, start, statuses, write
 
 from preflab.cli import main
-from preflab.experiment.run import Outlook
 from preflab.core.rundir import read_json
+from preflab.experiment.run import Outlook
 
 
 @pytest.fixture(autouse=True)

@@ -15,11 +15,11 @@ import pytest
 from fake_stages import CALLS, FAILING, LEARNED, refused, start, statuses, write
 
 from preflab.cli import main
-from preflab.experiment.inputs import inputs_of
-from preflab.experiment.plan import read_plan
 from preflab.core.output import beside
 from preflab.core.records import DisagreementError
 from preflab.core.rundir import digest_file, read_json, write_json, write_jsonl
+from preflab.experiment.inputs import inputs_of
+from preflab.experiment.plan import read_plan
 
 
 @pytest.fixture(autouse=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hand_studies import CHAT, HUMAN, REWARD, case, said, study
 
-from preflab.studies.compare.analyse import analyse
 from preflab.stats.results import Agreement
+from preflab.studies.compare.analyse import analyse
 
 
 def agreement(samples: int) -> Agreement:

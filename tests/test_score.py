@@ -18,17 +18,18 @@ from tiny_models import tiny_model
 from tiny_tokenizers import WORDS, gemma3, llama3, mistral, pythia, qwen
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from preflab.model.load import load_model
-from preflab.model.save import save_model
-from preflab.data.splits import load_template, template_of
-from preflab.train.merge import merge_adapter
-from preflab.train.model import load_trainable
-from preflab.rewards.train import train_reward
-from preflab.rewards.score import load_scores, score_responses
-from preflab.train.settings import MergeSettings, RewardSettings, ScoreSettings
 from preflab.core.records import Comparison, Message, UserError
 from preflab.core.rundir import read_json, read_jsonl
+from preflab.data.splits import load_template, template_of
+from preflab.model.load import load_model
+from preflab.model.save import save_model
 from preflab.rewards.rows import summarize
+from preflab.sample.score import load_scores, score_responses
+from preflab.sample.settings import ScoreSettings
+from preflab.train.merge import merge_adapter
+from preflab.train.model import load_trainable
+from preflab.train.reward import train_reward
+from preflab.train.settings import MergeSettings, RewardSettings
 from preflab.train.steps import Responses, means, reward_step
 
 # Pad tokens of their own, none, and one that is the terminator too (Pythia, Llama, Mistral).

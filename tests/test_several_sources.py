@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from preflab.experiment.inputs import KnownFiles, _digest
-from preflab.rewards.score import ScoreResult
-from preflab.studies.files import study_prompts
-from preflab.studies.settings import CompareSettings
 from preflab.rewards.rows import summarize
+from preflab.sample.score import ScoreResult
+from preflab.studies.compare.settings import CompareSettings
+from preflab.studies.files import study_prompts
 
 Row = dict[str, Any]
 PROMPT, OTHER = ([{"role": "user", "content": text}] for text in "pq")

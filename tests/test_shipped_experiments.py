@@ -13,11 +13,11 @@ import tiny_runs
 from matplotlib.figure import Figure
 from torch import nn
 
+from preflab.core.rundir import read_json
 from preflab.experiment.plan import Plan, read_plan
 from preflab.experiment.run import RunResult, run_experiment
-from preflab.train.settings import RunSettings
+from preflab.experiment.settings import RunSettings
 from preflab.experiment.stages import STAGES
-from preflab.core.rundir import read_json
 from preflab.train.loop import StepReport, train
 
 SHIPPED = Path(__file__).parent.parent / "experiments"

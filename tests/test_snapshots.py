@@ -11,10 +11,10 @@ import tiny_runs
 import torch
 from safetensors.torch import load_file, save_file
 
+from preflab.core.records import UserError
 from preflab.model.load import load_model
 from preflab.model.snapshots import final_model, put_weights, snapshots_of, step_of
 from preflab.model.tokenizers import load_tokenizer
-from preflab.core.records import UserError
 
 
 @pytest.fixture(scope="module", params=["full", "lora"])

@@ -15,8 +15,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from preflab.data.sources import Source, is_on_hub, open_source, open_sources, sample_rows
 from preflab.core.records import UserError
+from preflab.data.sources import Source, is_on_hub, open_source, open_sources, sample_rows
 
 Row = dict[str, Any]
 ROWS: list[Row] = [{"prompt": f"Quoi de neuf, n° {i}?\n", "chosen": f"a{i}", "rejected": f"b, {i}"} for i in range(10)]

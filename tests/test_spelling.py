@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from preflab.core.records import Comparison, RowError
 from preflab.data.detect import choose_format
 from preflab.data.fields import Row
 from preflab.data.rows import read_row
 from preflab.data.spelling import usual_spelling
-from preflab.core.records import Comparison, RowError
 
 PAIR = {"prompt": "Eggs?", "chosen": "In water.", "rejected": "In an oven."}
 

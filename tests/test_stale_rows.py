@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from preflab.studies.grid.rows import read_grid
-from preflab.studies.rows import read_study
+from preflab.core.records import Judgement, Message, Pair, UserError
+from preflab.core.rundir import write_json, write_jsonl
 from preflab.judge.verdicts import write_verdicts
 from preflab.studies.compare import command as compare
 from preflab.studies.compare.command import compare_models
-from preflab.studies.settings import CompareSettings
-from preflab.core.records import Judgement, Message, Pair, UserError
-from preflab.core.rundir import write_json, write_jsonl
+from preflab.studies.compare.settings import CompareSettings
+from preflab.studies.grid.rows import read_grid
+from preflab.studies.rows import read_study
 
 
 @pytest.fixture(autouse=True)

@@ -13,15 +13,15 @@ from tiny_models import tiny_model
 from tiny_tokenizers import qwen
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from preflab.sample.sampling import Sampling, encode_prompts, generate
+from preflab.core.records import Comparison, Message, UserError
+from preflab.data.splits import template_of
 from preflab.model.configs import own_stop_ids
 from preflab.model.load import load_model
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer
-from preflab.data.splits import template_of
+from preflab.sample.sampling import Sampling, encode_prompts, generate
 from preflab.train.merge import merge_adapter
 from preflab.train.settings import MergeSettings
-from preflab.core.records import Comparison, Message, UserError
 
 
 @pytest.fixture

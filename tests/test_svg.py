@@ -8,9 +8,9 @@ import xml.etree.ElementTree as ET
 import pytest
 from tiny_studies import CHAT, REWARD, tiny_study
 
+from preflab.page.style import VARIABLES, Panel, as_svg, compose
 from preflab.studies.compare.analyse import analyse
 from preflab.studies.compare.figures import ReportFigure, report_figures
-from preflab.page.style import VARIABLES, Panel, as_svg, compose
 
 
 @pytest.fixture(scope="module")

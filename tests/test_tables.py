@@ -14,13 +14,20 @@ import pytest
 from hand_studies import GOLD, case, judged, scored, study
 from tiny_studies import MODELS, tiny_study
 
-from preflab.studies.compare.analyse import analyse
-from preflab.stats.results import Analysis, Estimate, GridCell
-from preflab.stats.study import Study
 from preflab.core.records import Message
 from preflab.page.cases import LONGEST, cases_as_markdown, gains, markdown_cell, prompt_text
-from preflab.studies.compare.tables import WORST, comparison_rows, figure_rows, lost_cases, misranked_pairs, write_tables
 from preflab.page.winrates import as_latex, as_markdown, csv_text, escape_latex, grid_row, write_winrates
+from preflab.stats.results import Analysis, Estimate, GridCell
+from preflab.stats.study import Study
+from preflab.studies.compare.analyse import analyse
+from preflab.studies.compare.tables import (
+    WORST,
+    comparison_rows,
+    figure_rows,
+    lost_cases,
+    misranked_pairs,
+    write_tables,
+)
 
 
 @pytest.fixture(scope="module")

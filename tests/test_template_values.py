@@ -15,12 +15,12 @@ from thinking_templates import TEMPLATES
 from tiny_models import tiny_model
 from transformers.utils import chat_template_utils
 
+from preflab.core.records import Message
+from preflab.core.rundir import read_json, read_jsonl
 from preflab.data.templates import CHAT_TEMPLATES, template_values
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer
-from preflab.core.records import Message
-from preflab.core.rundir import read_json, read_jsonl
 
 ROWS = [{"prompt": f"Hello {n}", "chosen": "Hi !", "rejected": "What ?"} for n in range(4)]
 DATED = "{{ '<|im_start|>system\nToday is ' + strftime_now('%d %b %Y') + '.<|im_end|>\n' }}" + CHAT_TEMPLATES["chatml"]

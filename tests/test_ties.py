@@ -12,9 +12,9 @@ import torch
 from memory_rows import random_rows
 from tiny_models import tiny_model
 
+from preflab.core.ties import ROUNDING, Precision, compare, points, rounding
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseLogps, ResponseRewards
-from preflab.core.ties import ROUNDING, Precision, compare, points, rounding
 
 KINDS: dict[str, Callable[[list[float]], Any]] = {
     "numpy": lambda values: np.array(values),

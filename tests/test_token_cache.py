@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import tiny_tokenizers
 
+from preflab.core.records import Comparison, Message, TokenizedComparison, UserError
+from preflab.core.rundir import default_cache_dir
 from preflab.data import cache
 from preflab.data.cache import TokenizedDataset, tokenized
 from preflab.data.rendering import Rendering
 from preflab.data.templates import apply_named_template
 from preflab.data.tokenize import ChatTemplate, Dropped
-from preflab.core.records import Comparison, Message, TokenizedComparison, UserError
-from preflab.core.rundir import default_cache_dir
 
 HELLO = (Message("user", "Hello there"),)
 

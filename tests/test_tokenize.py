@@ -9,9 +9,9 @@ import pytest
 import tiny_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from preflab.core.records import Comparison, Message, TokenizedComparison, UserError
 from preflab.data.templates import CHAT_TEMPLATES, apply_named_template
 from preflab.data.tokenize import ChatTemplate, Dropped
-from preflab.core.records import Comparison, Message, TokenizedComparison, UserError
 
 SYSTEM = Message("system", "Be brief.")
 DIALOGUE = (

@@ -7,9 +7,9 @@ import tiny_tokenizers
 from test_tokenize import DIALOGUE, FAMILIES, RESPONSES, SYSTEM, comparison, pythia_with_template
 from tokenizers import normalizers
 
+from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.templates import CHAT_TEMPLATES
 from preflab.data.tokenize import ChatTemplate, Dropped
-from preflab.core.records import Comparison, Message, RowError, UserError
 
 # ---- rows that are refused -------------------------------------------------------------------------------------------
 

@@ -15,13 +15,13 @@ from tiny_tokenizers import gemma3, llama3, mistral, pythia, qwen
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from transformers import AutoTokenizer
 
+from preflab.core.records import UserError
 from preflab.model.adapters import add_lora
 from preflab.model.load import load_model
 from preflab.model.save import save_model
 from preflab.model.tokenizers import PROBE, load_tokenizer
 from preflab.train.merge import merge_adapter
 from preflab.train.settings import MergeSettings
-from preflab.core.records import UserError
 
 
 def digits(backend: Tokenizer) -> None:

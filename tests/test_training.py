@@ -17,12 +17,12 @@ from tiny_runs import HELD_OUT, TRAIN, history, run, settings, steer, weights, w
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from preflab.core.durable import read_metrics
-from preflab.data.splits import load_splits, load_template
-from preflab.train.fit import _adamw, _more_is_better, _start_trackers
-from preflab.train.stage import TrainResult
 from preflab.core.records import UserError
+from preflab.data.splits import load_splits, load_template
 from preflab.train.checkpoint import Checkpoints, Progress
+from preflab.train.fit import _adamw, _more_is_better, _start_trackers
 from preflab.train.rows import RankedRows
+from preflab.train.stage import TrainResult
 
 LN_2 = math.log(2)
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 from tiny_runs import history, run, settings, write_model
 
-from preflab.data.batches import plan_training, tenth
 from preflab.core.durable import read_metrics
 from preflab.core.failures import explain_failure, is_out_of_memory
-from preflab.train import fit
 from preflab.core.output import explaining_memory
 from preflab.core.records import UserError
 from preflab.core.rundir import differences
+from preflab.data.batches import plan_training, tenth
+from preflab.train import fit
 
 
 @pytest.fixture(scope="module")

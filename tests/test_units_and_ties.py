@@ -11,25 +11,25 @@ from typing import Any
 
 import pytest
 
-from preflab.studies.compare.analyse import analyse
-from preflab.judge.file_figures import FileFigures, file_figures
-from preflab.stats.results import Contest
-from preflab.stats.study import Judge
-from preflab.studies.rows import read_study
-from preflab.judge.verdict_rows import leaning
-from preflab.judge.verdicts import read_verdicts, write_verdicts
 from preflab.core.config import Settings
-from preflab.judge.orders import BOTH
-from preflab.judge.command import JudgeResult
-from preflab.judge.judges import Job, ScoringJudge
-from preflab.studies.report import build_report
-from preflab.train.settings import WinrateSettings
-from preflab.studies.settings import ReportSettings
-from preflab.judge.winrate import compute_winrate
 from preflab.core.records import Comparison, DisagreementError, Judgement, Message, Outcome, Pair, UserError
 from preflab.core.rundir import write_json, write_jsonl
+from preflab.experiment.report import build_report
+from preflab.experiment.settings import ReportSettings
+from preflab.judge.command import JudgeResult
+from preflab.judge.file_figures import FileFigures, file_figures
+from preflab.judge.judges import Job, ScoringJudge
+from preflab.judge.orders import BOTH
+from preflab.judge.settings import WinrateSettings
+from preflab.judge.verdicts import read_verdicts, write_verdicts
+from preflab.judge.winrate import compute_winrate
 from preflab.rewards.rows import extremes, summarize
+from preflab.stats.judgements import leaning
+from preflab.stats.results import Contest
+from preflab.stats.study import Judge
+from preflab.studies.compare.analyse import analyse
 from preflab.studies.compare.tables import evaluation_rows
+from preflab.studies.rows import read_study
 
 PROMPTS, SAMPLES = 24, 3
 

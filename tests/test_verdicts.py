@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from preflab.judge.verdict_rows import verdict_row
-from preflab.judge.verdicts import combine, counts, read_journal, read_verdicts, write_verdicts
-from preflab.data.comparisons import choose_formats, read_comparisons
-from preflab.data.sources import open_source
 from preflab.core.output import unfinished
 from preflab.core.records import DisagreementError, Judgement, Message, Pair, UserError
 from preflab.core.rundir import append_jsonl
+from preflab.data.comparisons import choose_formats, read_comparisons
+from preflab.data.sources import open_source
+from preflab.judge.verdict_rows import verdict_row
+from preflab.judge.verdicts import read_journal, read_verdicts, write_verdicts
+from preflab.stats.judgements import combine, counts
 
 TEXTS = Pair("3/0", (Message("system", "Be brief."), Message("user", "Why?")), "Because.", "I do not know.")
 

@@ -12,13 +12,13 @@ from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
 from preflab import cli
-from preflab.judge.verdict_rows import verdict_row
-from preflab.judge.verdicts import write_verdicts
 from preflab.core.output import unfinished
-from preflab.train.settings import WinrateSettings
-from preflab.judge.winrate import compute_winrate
 from preflab.core.records import DisagreementError, Judgement, Message, Pair
 from preflab.core.rundir import append_jsonl
+from preflab.judge.settings import WinrateSettings
+from preflab.judge.verdict_rows import verdict_row
+from preflab.judge.verdicts import write_verdicts
+from preflab.judge.winrate import compute_winrate
 
 NAMES: dict[str, Any] = {"w": "win", "t": "tie", "l": "loss", "e": "error"}
 

@@ -9,11 +9,11 @@ import pytest
 
 import preflab
 from preflab.core import words as definition
-from preflab.stats.study import Answer
-from preflab.data.command import inspect_data
-from preflab.train.settings import InspectSettings
 from preflab.core.rundir import write_jsonl
 from preflab.core.words import words
+from preflab.data.command import inspect_data
+from preflab.data.settings import InspectSettings
+from preflab.stats.study import Answer
 
 COUNTED = {
     "It's 3.5 m, isn't it?": 5,

@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from preflab.core.durable import read_metrics
+from preflab.sandbox.tiny import build_tiny_model
 from preflab.train import fit
 from preflab.train.preference_settings import PREFERENCE_SETTINGS
 from preflab.train.preferences import train_preferences
-from preflab.rewards.train import train_reward
+from preflab.train.reward import train_reward
 from preflab.train.settings import RewardSettings, SFTSettings
 from preflab.train.sft import train_sft
 from preflab.train.stage import TrainResult
-from preflab.sandbox.tiny import build_tiny_model
 
 TRAIN = "sandbox:preferences?rows=20&seed=1"
 HELD_OUT = "sandbox:preferences?rows=9&seed=1&split=test"
@@ -58,7 +58,7 @@ def run(kind: str, model: Path | str, output_dir: Path, *, draw: bool = False, *
     with pytest.MonkeyPatch.context() as patch:
         if not draw:
             patch.setattr("preflab.train.stage.draw_curves", lambda *_: None)
-            patch.setattr("preflab.rewards.train.draw_training_of_reward_model", lambda *_: None)
+            patch.setattr("preflab.train.reward.draw_training_of_reward_model", lambda *_: None)
         result: TrainResult = COMMANDS[kind][1](settings(kind, model, output_dir, **changes))
     return result
 

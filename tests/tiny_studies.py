@@ -7,8 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from preflab.stats.study import Answer, Case, Judge, Player, ScoredPair, Study
 from preflab.core.records import Judgement, Message, Outcome, SampleVerdict
+from preflab.stats.study import Answer, Case, Judge, Player, ScoredPair, Study
 
 MODELS = ("base", "sft", "dpo")
 GOLD = Judge("gold", "gold", "the sandbox's gold reward")

@@ -11,10 +11,10 @@ from tiny_models import tiny_model
 from tiny_tokenizers import qwen
 from torch import Tensor, nn
 
+from preflab.core.records import TokenizedComparison
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseLogps
 from preflab.objectives import Loss, PairLogps
-from preflab.core.records import TokenizedComparison
 from preflab.train.steps import Known, Responses, StepOutput, pair_step
 
 ROWS = [

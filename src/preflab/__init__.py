@@ -6,14 +6,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from preflab.studies.compare.command import compare_models as compare_models
-    from preflab.studies.frontier.command import measure_frontier as measure_frontier
-    from preflab.studies.frontier.settings import FrontierSettings as FrontierSettings
-    from preflab.sample.generate import generate_responses as generate_responses
-    from preflab.studies.grid.command import run_grid as run_grid
+    from preflab.core.records import DisagreementError as DisagreementError
+    from preflab.core.records import UserError as UserError
     from preflab.data.command import inspect_data as inspect_data
+    from preflab.data.settings import InspectSettings as InspectSettings
+    from preflab.experiment.quickstart import run_quickstart as run_quickstart
+    from preflab.experiment.report import build_report as build_report
+    from preflab.experiment.run import run_experiment as run_experiment
+    from preflab.experiment.settings import QuickstartSettings as QuickstartSettings
+    from preflab.experiment.settings import ReportSettings as ReportSettings
+    from preflab.experiment.settings import RunSettings as RunSettings
     from preflab.judge.command import judge_responses as judge_responses
     from preflab.judge.settings import JudgeSettings as JudgeSettings
+    from preflab.judge.settings import WinrateSettings as WinrateSettings
+    from preflab.judge.winrate import compute_winrate as compute_winrate
+    from preflab.sample.generate import generate_responses as generate_responses
+    from preflab.sample.score import score_responses as score_responses
+    from preflab.sample.settings import GenerateSettings as GenerateSettings
+    from preflab.sample.settings import ScoreSettings as ScoreSettings
+    from preflab.sandbox.command import write_sandbox as write_sandbox
+    from preflab.sandbox.settings import SandboxSettings as SandboxSettings
+    from preflab.studies.compare.command import compare_models as compare_models
+    from preflab.studies.compare.settings import CompareSettings as CompareSettings
+    from preflab.studies.frontier.command import measure_frontier as measure_frontier
+    from preflab.studies.frontier.settings import FrontierSettings as FrontierSettings
+    from preflab.studies.grid.command import run_grid as run_grid
+    from preflab.studies.grid.settings import GridSettings as GridSettings
     from preflab.train.merge import merge_adapter as merge_adapter
     from preflab.train.preference_settings import APODownSettings as APODownSettings
     from preflab.train.preference_settings import APOZeroSettings as APOZeroSettings
@@ -33,29 +51,11 @@ if TYPE_CHECKING:
     from preflab.train.preference_settings import SPPOSettings as SPPOSettings
     from preflab.train.preference_settings import settings_of as settings_of
     from preflab.train.preferences import train_preferences as train_preferences
-    from preflab.experiment.quickstart import run_quickstart as run_quickstart
-    from preflab.studies.report import build_report as build_report
-    from preflab.rewards.train import train_reward as train_reward
-    from preflab.experiment.run import run_experiment as run_experiment
-    from preflab.sandbox.command import write_sandbox as write_sandbox
-    from preflab.rewards.score import score_responses as score_responses
-    from preflab.train.settings import GenerateSettings as GenerateSettings
-    from preflab.train.settings import InspectSettings as InspectSettings
+    from preflab.train.reward import train_reward as train_reward
     from preflab.train.settings import MergeSettings as MergeSettings
-    from preflab.train.settings import QuickstartSettings as QuickstartSettings
     from preflab.train.settings import RewardSettings as RewardSettings
-    from preflab.train.settings import RunSettings as RunSettings
-    from preflab.train.settings import SandboxSettings as SandboxSettings
-    from preflab.train.settings import ScoreSettings as ScoreSettings
     from preflab.train.settings import SFTSettings as SFTSettings
-    from preflab.train.settings import WinrateSettings as WinrateSettings
     from preflab.train.sft import train_sft as train_sft
-    from preflab.studies.settings import CompareSettings as CompareSettings
-    from preflab.studies.settings import GridSettings as GridSettings
-    from preflab.studies.settings import ReportSettings as ReportSettings
-    from preflab.judge.winrate import compute_winrate as compute_winrate
-    from preflab.core.records import DisagreementError as DisagreementError
-    from preflab.core.records import UserError as UserError
 
 __version__ = "0.1.0"
 
@@ -64,16 +64,16 @@ _EXPORTS = {
     "APODownSettings": "preflab.train.preference_settings",
     "APOZeroSettings": "preflab.train.preference_settings",
     "CPOSettings": "preflab.train.preference_settings",
-    "CompareSettings": "preflab.studies.settings",
+    "CompareSettings": "preflab.studies.compare.settings",
     "DPOSettings": "preflab.train.preference_settings",
     "DisagreementError": "preflab.core.records",
     "EXOSettings": "preflab.train.preference_settings",
     "FrontierSettings": "preflab.studies.frontier.settings",
-    "GenerateSettings": "preflab.train.settings",
-    "GridSettings": "preflab.studies.settings",
+    "GenerateSettings": "preflab.sample.settings",
+    "GridSettings": "preflab.studies.grid.settings",
     "HingeSettings": "preflab.train.preference_settings",
     "IPOSettings": "preflab.train.preference_settings",
-    "InspectSettings": "preflab.train.settings",
+    "InspectSettings": "preflab.data.settings",
     "JudgeSettings": "preflab.judge.settings",
     "KTOSettings": "preflab.train.preference_settings",
     "LNDPOSettings": "preflab.train.preference_settings",
@@ -81,20 +81,20 @@ _EXPORTS = {
     "NCASettings": "preflab.train.preference_settings",
     "ORPOSettings": "preflab.train.preference_settings",
     "PsiPOSettings": "preflab.train.preference_settings",
-    "QuickstartSettings": "preflab.train.settings",
+    "QuickstartSettings": "preflab.experiment.settings",
     "RDPOSettings": "preflab.train.preference_settings",
-    "ReportSettings": "preflab.studies.settings",
+    "ReportSettings": "preflab.experiment.settings",
     "RewardSettings": "preflab.train.settings",
     "RobustDPOSettings": "preflab.train.preference_settings",
-    "RunSettings": "preflab.train.settings",
+    "RunSettings": "preflab.experiment.settings",
     "SFTSettings": "preflab.train.settings",
     "SPPOSettings": "preflab.train.preference_settings",
-    "SandboxSettings": "preflab.train.settings",
-    "ScoreSettings": "preflab.train.settings",
+    "SandboxSettings": "preflab.sandbox.settings",
+    "ScoreSettings": "preflab.sample.settings",
     "SimPOSettings": "preflab.train.preference_settings",
     "UserError": "preflab.core.records",
-    "WinrateSettings": "preflab.train.settings",
-    "build_report": "preflab.studies.report",
+    "WinrateSettings": "preflab.judge.settings",
+    "build_report": "preflab.experiment.report",
     "compare_models": "preflab.studies.compare.command",
     "compute_winrate": "preflab.judge.winrate",
     "generate_responses": "preflab.sample.generate",
@@ -105,10 +105,10 @@ _EXPORTS = {
     "run_experiment": "preflab.experiment.run",
     "run_grid": "preflab.studies.grid.command",
     "run_quickstart": "preflab.experiment.quickstart",
-    "score_responses": "preflab.rewards.score",
+    "score_responses": "preflab.sample.score",
     "settings_of": "preflab.train.preference_settings",
     "train_preferences": "preflab.train.preferences",
-    "train_reward": "preflab.rewards.train",
+    "train_reward": "preflab.train.reward",
     "train_sft": "preflab.train.sft",
     "write_sandbox": "preflab.sandbox.command",
 }

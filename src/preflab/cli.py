@@ -38,22 +38,22 @@ class Command:
 
 COMMANDS: Mapping[str, Command] = {
     "quickstart": Command(
-        settings="preflab.train.settings:QuickstartSettings",
+        settings="preflab.experiment.settings:QuickstartSettings",
         run="preflab.experiment.quickstart:run_quickstart",
         help="Run the whole chain on the embedded sandbox: SFT, reward model, DPO, gold rewards.",
     ),
     "run": Command(
-        settings="preflab.train.settings:RunSettings",
+        settings="preflab.experiment.settings:RunSettings",
         run="preflab.experiment.run:run_experiment",
         help="Run an experiment from one file: every stage as far as it is not done, and one report.",
     ),
     "data inspect": Command(
-        settings="preflab.train.settings:InspectSettings",
+        settings="preflab.data.settings:InspectSettings",
         run="preflab.data.command:inspect_data",
         help="Show what preference data holds, what would be dropped and why, and rows token by token.",
     ),
     "data formats": Command(
-        settings="preflab.train.settings:FormatsSettings",
+        settings="preflab.data.settings:FormatsSettings",
         run="preflab.data.known_formats:list_formats",
         help="List the formats of preference data that are known by name.",
     ),
@@ -65,7 +65,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "train reward": Command(
         settings="preflab.train.settings:RewardSettings",
-        run="preflab.rewards.train:train_reward",
+        run="preflab.train.reward:train_reward",
         help="Train a reward model: one score for a response, higher for a preferred one.",
         config=True,
     ),
@@ -101,14 +101,14 @@ COMMANDS: Mapping[str, Command] = {
         help="List the objectives: formula, what each needs, defaults, and where they come from.",
     ),
     "generate": Command(
-        settings="preflab.train.settings:GenerateSettings",
+        settings="preflab.sample.settings:GenerateSettings",
         run="preflab.sample.generate:generate_responses",
         help="Let a model respond to prompts.",
         config=True,
     ),
     "score": Command(
-        settings="preflab.train.settings:ScoreSettings",
-        run="preflab.rewards.score:score_responses",
+        settings="preflab.sample.settings:ScoreSettings",
+        run="preflab.sample.score:score_responses",
         help="Score preference data, or responses, with a reward model.",
     ),
     "judge": Command(
@@ -117,18 +117,18 @@ COMMANDS: Mapping[str, Command] = {
         help="Let a judge (a language model, a reward model, a person) compare two files of responses.",
     ),
     "winrate": Command(
-        settings="preflab.train.settings:WinrateSettings",
+        settings="preflab.judge.settings:WinrateSettings",
         run="preflab.judge.winrate:compute_winrate",
         help="Compute win rates from the rows of verdict files, and refuse a file that contradicts its own rows.",
     ),
     "compare": Command(
-        settings="preflab.studies.settings:CompareSettings",
+        settings="preflab.studies.compare.settings:CompareSettings",
         run="preflab.studies.compare.command:compare_models",
         help="Compare models, or files of responses: generate, score, judge, analyse, report.",
         config=True,
     ),
     "grid": Command(
-        settings="preflab.studies.settings:GridSettings",
+        settings="preflab.studies.grid.settings:GridSettings",
         run="preflab.studies.grid.command:run_grid",
         help="Judge models, or training checkpoints, at several temperatures.",
         config=True,
@@ -140,8 +140,8 @@ COMMANDS: Mapping[str, Command] = {
         config=True,
     ),
     "report": Command(
-        settings="preflab.studies.settings:ReportSettings",
-        run="preflab.studies.report:build_report",
+        settings="preflab.experiment.settings:ReportSettings",
+        run="preflab.experiment.report:build_report",
         help="Make tables, figures and the report of a comparison, grid, frontier or experiment again, from its rows.",
     ),
     "merge": Command(
@@ -150,7 +150,7 @@ COMMANDS: Mapping[str, Command] = {
         help="Merge an adapter into its model, and check that both answer alike.",
     ),
     "sandbox": Command(
-        settings="preflab.train.settings:SandboxSettings",
+        settings="preflab.sandbox.settings:SandboxSettings",
         run="preflab.sandbox.command:write_sandbox",
         help="Write the embedded sandbox to a folder: preference files and its untrained tiny model.",
     ),

@@ -300,3 +300,7 @@ def differing(settings: Settings, *, but: Iterable[str] = ()) -> dict[str, Any]:
 def dump_settings(settings: Settings, path: Path) -> None:
     """Write every setting as YAML that `load_settings` reads back (but for secrets, which are blacked out)."""
     dump_yaml(resolved(settings), path)
+
+
+MOST_SEED = 2**32 - 1
+"""What NumPy's generators take."""

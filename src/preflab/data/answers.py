@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
+from preflab.core.own_function import names_function
+from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.fields import excerpt
 from preflab.data.formats import FORMATS
@@ -15,8 +17,6 @@ from preflab.data.layout import Format
 from preflab.data.rows import read_row
 from preflab.data.sources import Source, is_file_of_rows, open_sources
 from preflab.data.thinking import Spoken, split_reasoning
-from preflab.core.own_function import names_function
-from preflab.core.records import Comparison, Message, RowError, UserError
 
 Side = Literal["chosen", "rejected"]
 _SHOWN = 3

@@ -19,10 +19,10 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from preflab.data.overlap import Hashes, LengthBias, json_counts, prompt_hash, row_hash
-from preflab.data.tokenize import ChatTemplate, Dropped, OnTooLong
 from preflab.core.records import Comparison, TokenizedComparison, UserError
 from preflab.core.rundir import default_cache_dir
+from preflab.data.overlap import Hashes, LengthBias, json_counts, prompt_hash, row_hash
+from preflab.data.tokenize import ChatTemplate, Dropped, OnTooLong
 
 # Each part is one file of int32: all ids, row after row, prompt first; then, to find them, a length or number per row
 # (`response_lengths`: per response). `labels` are places in _LABELS. Hashes of a row's text are int64.

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from preflab.core.terminal import one_line
 from preflab.data.fields import Row, is_missing
 from preflab.data.layout import Format
 from preflab.data.messages import unread_fields
 from preflab.data.names import SYSTEM
 from preflab.data.rows import is_short_scalar, no_meta
 from preflab.data.sources import Source
-from preflab.core.terminal import one_line
 
 _SHOWN = 20  # columns of one sort in a line
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from preflab.data.fields import excerpt
 from preflab.core.records import UserError
+from preflab.data.fields import excerpt
 
 Row = dict[str, Any]
 _LOOKED_AT = 100  # rows in which a column must be seen

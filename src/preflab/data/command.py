@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from preflab.core.records import UserError
 from preflab.data.inspect import Inspection, inspect_source
 from preflab.data.inspect_view import render
+from preflab.data.settings import InspectSettings
 from preflab.data.sources import open_sources
 from preflab.data.tokenize import ChatTemplate
-from preflab.train.settings import InspectSettings
-from preflab.core.records import UserError
 
 
 @dataclass(frozen=True)

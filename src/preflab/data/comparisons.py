@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.column_use import ColumnTally
 from preflab.data.detect import DETECTION_ROWS, choose_format
 from preflab.data.layout import Format
@@ -17,7 +18,6 @@ from preflab.data.remarks import with_margin
 from preflab.data.rows import parse_row
 from preflab.data.sources import Source
 from preflab.data.tokenize import Dropped
-from preflab.core.records import Comparison, Message, RowError, UserError
 
 NamedFormat = tuple[str, Format]
 Need = Literal["demonstrations", "rankings", "labels"]

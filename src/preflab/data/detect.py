@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
 
+from preflab.core.own_function import names_function
+from preflab.core.records import RowError, UserError
 from preflab.data.fields import Row
 from preflab.data.formats import FORMATS
 from preflab.data.layout import Format, Kind, renamed_row
@@ -36,8 +38,6 @@ from preflab.data.names import (
 from preflab.data.own_format import load_own_format
 from preflab.data.spelling import usual_spelling
 from preflab.data.unpack import unpack, written_list
-from preflab.core.own_function import names_function
-from preflab.core.records import RowError, UserError
 
 # Where the columns fit several kinds, the one that makes more of them is meant.
 _PRECEDENCE: tuple[Kind, ...] = ("ranking", "unpaired", "demonstration", "prompts")

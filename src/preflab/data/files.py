@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from preflab.core.records import UserError
 from preflab.data.json_rows import json_file, json_lines
 from preflab.data.reading import BinaryFile, FileError, kind_of, open_binary
 from preflab.data.tables import arrow_rows, csv_rows, parquet_rows
-from preflab.core.records import UserError
 
 READERS: dict[str, Callable[[BinaryFile], Iterator[Any]]] = {
     ".json": json_file,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from preflab.data.files import READERS, ending_of
 from preflab.core.records import UserError
+from preflab.data.files import READERS, ending_of
 
 _ABOUT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}  # of `datasets`
 _SPLITS: Mapping[str, str] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from preflab.data.folders import nearest
 from preflab.core.records import UserError
+from preflab.data.folders import nearest
 
 
 def load_from_hub(base: str, name: str, config: str | None, split: str) -> Any:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from preflab.core.records import Comparison, TokenizedComparison
+from preflab.core.words import words
 from preflab.data.column_use import Columns, ColumnTally
 from preflab.data.comparisons import NamedFormat, choose_formats, read_comparisons
 from preflab.data.measure import Usable, measurable
@@ -19,8 +21,6 @@ from preflab.data.overlap import Hashes, LengthBias, overlap, prompt_hash, row_h
 from preflab.data.remarks import RemarkTally
 from preflab.data.sources import Source
 from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped, ExplainedToken
-from preflab.core.records import Comparison, TokenizedComparison
-from preflab.core.words import words
 
 _FIRST_ROWS = 5
 

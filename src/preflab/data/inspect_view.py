@@ -8,11 +8,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from preflab.core.terminal import one_line
 from preflab.data.column_use import Columns, described
 from preflab.data.formats import FORMATS
 from preflab.data.inspect import Inspection, RenderedRow, Rows
 from preflab.data.remarks import MEANING
-from preflab.core.terminal import one_line
 
 
 def render(inspection: Inspection) -> RenderableType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from preflab.data.formats import FORMATS
-from preflab.train.settings import FormatsSettings
+from preflab.data.settings import FormatsSettings
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from preflab.data.fields import Row
 from preflab.core.records import Comparison
+from preflab.data.fields import Row
 
 Kind = Literal["ranking", "unpaired", "demonstration", "prompts"]
 

@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from preflab.core.records import Comparison, RowError, TokenizedComparison
 from preflab.data.overlap import LengthBias
 from preflab.data.tokenize import ChatTemplate, Dropped
-from preflab.core.records import Comparison, RowError, TokenizedComparison
 
 
 class Usable(NamedTuple):

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from preflab.data.fields import Row, as_text, excerpt, is_missing, present
 from preflab.core.records import Comparison, Message, Role, RowError
+from preflab.data.fields import Row, as_text, excerpt, is_missing, present
 
 # The names that chat data sets give to the three roles, in lower case.
 _ROLES: dict[str, Role] = {

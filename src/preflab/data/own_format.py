@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from preflab.core.own_function import FAILURES, load_function, place_of
+from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.fields import Row, excerpt
 from preflab.data.layout import Format
 from preflab.data.parsers.demonstrations import prompt_response
 from preflab.data.parsers.trl import trl
-from preflab.core.own_function import FAILURES, load_function, place_of
-from preflab.core.records import Comparison, Message, RowError, UserError
 
 
 def load_own_format(spec: str) -> Format:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TypedDict
 
-from preflab.data.tokenize import Dropped
 from preflab.core.records import Comparison
+from preflab.data.tokenize import Dropped
 
 _FIRST_ROWS = 10
 

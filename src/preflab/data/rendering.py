@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
+from preflab.core.records import Message, RowError, UserError
 from preflab.data.template_guard import refuse_endless
 from preflab.data.thinking import TAGS, find_reasoning, spoken
-from preflab.core.records import Message, RowError, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from preflab.core.records import Comparison, Message, RowError
 from preflab.data.fields import Row, as_text, excerpt, number, truth
 from preflab.data.layout import Format, renamed_row
 from preflab.data.messages import is_nothing, refuse_unsupported
 from preflab.data.names import EARLIER, PROMPT, REASONING, SIDES_REASONING, SYSTEM, could_be_a_prompt, is_number, said
 from preflab.data.parsers.alpaca import earlier_turns
 from preflab.data.unpack import unpack
-from preflab.core.records import Comparison, Message, RowError
 
 _LONGEST_META = 200
 

@@ -27,15 +27,15 @@ from typing import Any
 
 import numpy as np
 
+from preflab.core.durable import check_rows
+from preflab.core.own_function import home_path
+from preflab.core.records import UserError
+from preflab.core.rundir import digest_file
 from preflab.data.columns import check_columns, columns_by_name, columns_of, renamed
 from preflab.data.fields import excerpt
 from preflab.data.files import READERS, ending_of, read_file
 from preflab.data.folders import files_of, missing
 from preflab.data.hub import load_from_hub
-from preflab.core.durable import check_rows
-from preflab.core.own_function import home_path
-from preflab.core.records import UserError
-from preflab.core.rundir import digest_file
 
 Row = dict[str, Any]
 NumberedRow = tuple[int, Row]

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from preflab.core.records import Comparison, UserError
+from preflab.core.terminal import one_line, say
 from preflab.data.cache import TokenizedDataset, tokenized
 from preflab.data.column_use import ColumnTally, columns_from_json, columns_to_json
 from preflab.data.column_use import described as columns_lines
@@ -14,16 +16,15 @@ from preflab.data.overlap import Overlap, overlap, what_drops_did
 from preflab.data.remarks import RemarkTally
 from preflab.data.remarks import described as remark_lines
 from preflab.data.rendering import CLOSED, OPENED
+from preflab.data.settings import DataSettings
 from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.templates import apply_named_template, apply_template_values
 from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped
 from preflab.model.adapters import Task
 from preflab.model.configs import check_kind, is_reward_model, own_stop_ids, read_config, unread_id
 from preflab.model.responses import Model, transformers_model
+from preflab.model.settings import LoraSettings, ModelSettings
 from preflab.model.tokenizers import check_ids, embedding_rows, load_tokenizer, padding_for
-from preflab.train.settings import DataSettings, ModelSettings, RewardSettings
-from preflab.core.records import Comparison, UserError
-from preflab.core.terminal import one_line, say
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def load_template(settings: ModelSettings, task: Task = "policy") -> ChatTemplat
         trust_remote_code=trust,
         revision=revision,
     )
-    if fresh and isinstance(settings, RewardSettings) and settings.lora:
+    if fresh and isinstance(settings, LoraSettings) and settings.lora:
         config = read_config(settings.model, trust_remote_code=trust, revision=revision).get_text_config()
         tokenizer = template.tokenizer
         if padding_for(template.stop_ids, tokenizer, rows=getattr(config, "vocab_size", None)) is None:

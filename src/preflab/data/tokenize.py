@@ -10,10 +10,10 @@ from functools import cached_property
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from preflab.core.records import Comparison, Message, RowError, TokenizedComparison, UserError
 from preflab.data.rendering import NOT_RENDERED, Rendering
 from preflab.data.templates import end_at_terminator, no_template_message
 from preflab.data.thinking import TAGS, Span, Spoken, find_reasoning, spoken
-from preflab.core.records import Comparison, Message, RowError, TokenizedComparison, UserError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

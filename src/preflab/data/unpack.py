@@ -13,10 +13,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from preflab.core.records import RowError
 from preflab.data.fields import Row, excerpt
 from preflab.data.messages import is_message, rows_of_columns
 from preflab.data.names import CANDIDATES, LIST_RANKS, LIST_SCORES, is_number
-from preflab.core.records import RowError
 
 _LONGEST = 1 << 24  # characters of a text that is read as Python's literals
 _DEEPEST = 50  # brackets within brackets

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from preflab.core.own_function import names_function
+from preflab.core.records import Comparison, TokenizedComparison, UserError
 from preflab.data.comparisons import Need, Side, choose_formats, fitting, read_comparisons, sample_comparisons
 from preflab.data.sources import is_on_hub, open_sources, sample_rows
 from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped
-from preflab.core.own_function import names_function
-from preflab.core.records import Comparison, TokenizedComparison, UserError
 
 SAMPLE = 200  # rows that are tokenised
 CHARACTERS_PER_TOKEN = 4

@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.table import Table
 
-from preflab.stats.wording import duration
+from preflab.core.records import UserError
 from preflab.experiment.lookup import Lookup, UnknownError
 from preflab.experiment.plan import Plan, PlannedStage
 from preflab.experiment.sampling import (
@@ -32,7 +32,7 @@ from preflab.experiment.sampling import (
 )
 from preflab.experiment.training import training_need
 from preflab.experiment.work import STAGE_SECONDS, Need, loading_seconds
-from preflab.core.records import UserError
+from preflab.stats.wording import duration
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from preflab.experiment.rows import Training
-from preflab.stats.wording import number
 from preflab.page.marks import legend_below
 from preflab.page.style import Panel, looks
+from preflab.stats.wording import number
 
 MOST_LINES = 6
 """With more, no line could be followed."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from preflab.core.config import Settings, element_types, resolved
-from preflab.experiment.plan import Plan, PlannedStage, StageKind
 from preflab.core.rundir import differences, digest_file, fingerprint
+from preflab.experiment.plan import Plan, PlannedStage, StageKind
 
 State = Literal["new", "unfinished", "extended", "done", "gone", "changed"]
 """Never begun; begun from these inputs; made from some of them, so that it can go on; finished; finished, but what it

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from preflab.core.records import UserError
 from preflab.data.templates import apply_named_template, apply_template_values
 from preflab.data.tokenize import ChatTemplate
 from preflab.experiment.amounts import EVERYTHING, Amount, Wanted, measure
@@ -16,7 +17,6 @@ from preflab.experiment.plan import Plan, PlannedStage
 from preflab.experiment.sizes import ModelSize, model_size
 from preflab.model.files import at_revision, quiet
 from preflab.model.tokenizers import load_tokenizer
-from preflab.core.records import UserError
 from preflab.sandbox.tiny import build_tiny_model
 
 MODEL_SETTINGS = ("model", "adapter")

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preflab.experiment.rows import Experiment, Results
-from preflab.stats.wording import duration, heading
+from preflab.core.rundir import write_text
 from preflab.experiment.plan_section import plan_section
+from preflab.experiment.rows import Experiment, Results
 from preflab.experiment.sections import first_findings, sections
 from preflab.page.layout import lay_out
-from preflab.core.rundir import write_text
+from preflab.stats.wording import duration, heading
 
 
 def write_experiment(

@@ -16,10 +16,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from preflab.core.config import Settings, explain, named_fields
+from preflab.core.records import UserError
 from preflab.experiment.file import Experiment, StageText, did_you_mean, read_experiment_file
 from preflab.experiment.references import fill_values, ordered, references, resolve_values
 from preflab.experiment.sweeps import Instance, Variant, crossed, joined, name_of, put_in, shown, stages_in
-from preflab.core.records import UserError
 
 MOST_STAGES = 1000
 """Stages of a plan, sweeps multiplied out; more are a slip, such as a range in the place of a few values."""

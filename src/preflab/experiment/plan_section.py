@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from preflab.experiment.rows import Experiment, PlanStage, Status
-from preflab.stats.wording import NOTHING, duration
-from preflab.page.cells import Cell, Table
-from preflab.studies.compare.sections import Section, run_tables
 from preflab.core.rundir import to_json
+from preflab.experiment.rows import Experiment, PlanStage, Status
+from preflab.page.cells import Cell, Table
+from preflab.stats.wording import NOTHING, duration
+from preflab.studies.compare.sections import Section, run_tables
 
 MOST_ROWS = 24  # of a plan that is not folded
 

@@ -11,23 +11,25 @@ from typing import Any
 
 import torch
 
-from preflab.stats.wording import exact_percent
 from preflab.core.durable import read_metrics
-from preflab.model.load import load_model
-from preflab.studies.compare.command import compare_models
-from preflab.data.splits import load_template
-from preflab.sample.generate import read_prompts
-from preflab.train.preference_settings import DPOSettings
-from preflab.train.preferences import train_preferences
-from preflab.rewards.train import train_reward
-from preflab.sample.rollouts import divergences, sample_responses
-from preflab.train.settings import GenerateSettings, QuickstartSettings, RewardSettings, SFTSettings
-from preflab.train.sft import train_sft
-from preflab.train.stage import TrainResult
-from preflab.studies.settings import CompareSettings
 from preflab.core.rundir import read_json, write_json
+from preflab.data.splits import load_template
+from preflab.experiment.settings import QuickstartSettings
+from preflab.model.load import load_model
+from preflab.sample.generate import read_prompts
+from preflab.sample.rollouts import divergences, sample_responses
+from preflab.sample.settings import GenerateSettings
 from preflab.sandbox.tiny import build_tiny_model
 from preflab.sandbox.world import World, label_accuracies
+from preflab.stats.wording import exact_percent
+from preflab.studies.compare.command import compare_models
+from preflab.studies.compare.settings import CompareSettings
+from preflab.train.preference_settings import DPOSettings
+from preflab.train.preferences import train_preferences
+from preflab.train.reward import train_reward
+from preflab.train.settings import RewardSettings, SFTSettings
+from preflab.train.sft import train_sft
+from preflab.train.stage import TrainResult
 
 DEMONSTRATIONS = 10_000
 PREFERENCES = 4000

@@ -7,14 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from preflab.experiment.rows import read_experiment, read_results
 from preflab.core.config import differing
 from preflab.core.durable import read_object
-from preflab.experiment.plan import read_plan
-from preflab.experiment.stages import STAGES
 from preflab.core.records import DisagreementError, UserError
-from preflab.experiment.page import write_experiment
 from preflab.core.terminal import status
+from preflab.experiment.page import write_experiment
+from preflab.experiment.plan import read_plan
+from preflab.experiment.rows import HEAD as EXPERIMENT
+from preflab.experiment.rows import read_experiment, read_results
+from preflab.experiment.settings import ReportSettings
+from preflab.experiment.stages import STAGES
+from preflab.studies.compare.report import ReportResult, report_study
+from preflab.studies.frontier.report import FrontierResult, report_frontier
+from preflab.studies.frontier.rows import HEAD as FRONTIER
+from preflab.studies.grid.report import GridResult, report_grid
 
 
 def report_experiment(folder: Path) -> Path:
@@ -57,3 +63,15 @@ def _changed(folder: Path) -> dict[str, dict[str, Any]]:
         plan = None
     stages = plan.stages if plan else ()
     return {stage.name: differing(stage.settings, but=(STAGES[stage.command].place,)) for stage in stages}
+
+
+def build_report(settings: ReportSettings) -> ReportResult | GridResult | FrontierResult | Path:
+    """Read the rows of a comparison's folder, or of a grid's, a frontier's or an experiment's, and write what follows
+    from them.
+    """
+    if (settings.folder / EXPERIMENT).exists():
+        return report_experiment(settings.folder)
+    if (settings.folder / FRONTIER).exists():
+        return report_frontier(settings.folder)
+    is_grid = (settings.folder / "grid.json").exists()
+    return report_grid(settings.folder) if is_grid else report_study(settings.folder)

@@ -14,17 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from preflab.core.durable import METRICS, read_metrics
+from preflab.core.origins import Run
+from preflab.core.records import DisagreementError, UserError
+from preflab.core.rundir import read_json
+from preflab.core.yaml_files import shown
+from preflab.stats.results import Analysis, GridCell
+from preflab.stats.study import Study
 from preflab.studies.compare.analyse import analyse
 from preflab.studies.frontier.rows import HEAD as FRONTIER
 from preflab.studies.frontier.rows import Frontier, read_frontier
 from preflab.studies.grid.rows import read_grid
-from preflab.stats.results import Analysis, GridCell
-from preflab.stats.study import Study
 from preflab.studies.rows import read_study
-from preflab.core.durable import METRICS, read_metrics
-from preflab.core.records import DisagreementError, UserError
-from preflab.core.rundir import read_json
-from preflab.core.yaml_files import shown
 
 HEAD = "experiment.json"
 
@@ -92,6 +93,11 @@ class Training:
     def steps(self) -> int:
         """Optimizer steps that it has gone."""
         return max((int(row["step"]) for row in self.metrics), default=0)
+
+    @property
+    def as_run(self) -> Run:
+        """What was trained on what, as its folder tells."""
+        return Run(self.stage.folder.as_posix(), self.stage.command, self.steps, None, self.told)
 
     def change(self, metric: str) -> float | None:
         """How much a metric of held-out data changed from before the first step to the end."""

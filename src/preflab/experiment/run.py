@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preflab.stats.wording import heading
 from preflab.core.config import resolved
-from preflab.experiment.inputs import KnownFiles, Standing, State, inputs_of, made_by, several, standing
-from preflab.experiment.plan import Plan, PlannedStage, read_plan
 from preflab.core.discard import discard, discard_damaged, is_damaged
 from preflab.core.output import alone_with
-from preflab.train.settings import RunSettings
-from preflab.experiment.stages import STAGES
 from preflab.core.records import DisagreementError, UserError
 from preflab.core.redaction import redact
 from preflab.core.rundir import fingerprint, read_json, write_json, write_manifest
 from preflab.core.terminal import say
 from preflab.core.yaml_files import dump_yaml
+from preflab.experiment.inputs import KnownFiles, Standing, State, inputs_of, made_by, several, standing
+from preflab.experiment.plan import Plan, PlannedStage, read_plan
+from preflab.experiment.settings import RunSettings
+from preflab.experiment.stages import STAGES
+from preflab.stats.wording import heading
 
 if TYPE_CHECKING:  # what takes seconds to load is loaded where it is needed: often there is nothing to do
     from preflab.experiment.estimate import Estimate

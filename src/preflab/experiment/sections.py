@@ -8,22 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
-from preflab.stats.definitions import win_rate_head
+from preflab.experiment.figures import MOST_LINES, lines_of, training_panels
 from preflab.experiment.rows import Experiment, PlanStage, Results, Training, swept
-from preflab.studies.frontier.rows import Frontier
-from preflab.studies.frontier.findings import reading
-from preflab.studies.grid.findings import grid_findings
+from preflab.page.cells import Cell, Table, estimate
+from preflab.page.origins import runs_table
+from preflab.page.style import Panel, as_svg, panels_as_svg
+from preflab.stats.definitions import win_rate_head
 from preflab.stats.results import Analysis, Contest, Finding, GridCell
 from preflab.stats.study import Study
 from preflab.stats.wording import NOTHING, capital, duration, exact_percent, listed, number, p_value
 from preflab.studies.compare.contest_figures import against_baseline, overview_panels
-from preflab.studies.frontier.figures import frontier_figures
-from preflab.studies.grid.figures import step_panels, temperature_panels
-from preflab.page.style import Panel, as_svg, panels_as_svg
-from preflab.experiment.figures import MOST_LINES, lines_of, training_panels
-from preflab.page.origins import experiment_table
-from preflab.page.cells import Cell, Table, estimate
 from preflab.studies.compare.sections import Figure, Section
+from preflab.studies.frontier.figures import frontier_figures
+from preflab.studies.frontier.findings import reading
+from preflab.studies.frontier.rows import Frontier
+from preflab.studies.grid.figures import step_panels, temperature_panels
+from preflab.studies.grid.findings import grid_findings
 
 FIRST_WORDS = 2  # findings of each stage on the first screen, where several stages have some
 MOST_FIRST = 10  # findings on the first screen
@@ -239,7 +239,8 @@ def _trainings(experiment: Experiment, trainings: Sequence[Training]) -> Section
     tables += [_training_table(f"{command}: {len(runs)} runs", runs, experiment) for command, runs in several.items()]
     if len(trainings) > 2 * MOST_ROWS:
         tables = [replace(table, folded=True) for table in tables]
-    if used := experiment_table(trainings, folded=len(trainings) > MOST_ROWS):
+    runs = {run.stage.name: run.as_run for run in trainings}
+    if used := runs_table(runs, folded=len(trainings) > MOST_ROWS):
         tables.append(used)
     remarks = []
     if trainings:

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from preflab.experiment.plan import StageKind
 from preflab.core import output
-from preflab.studies.frontier.settings import FrontierSettings
+from preflab.experiment.plan import StageKind
 from preflab.judge.settings import JudgeSettings
+from preflab.model.settings import LoraSettings
+from preflab.sample.settings import GenerateSettings, ScoreSettings
+from preflab.sandbox.settings import SandboxSettings
+from preflab.studies.compare.settings import CompareSettings
+from preflab.studies.frontier.settings import FrontierSettings
+from preflab.studies.grid.settings import GridSettings
 from preflab.train.preference_settings import PREFERENCE_SETTINGS
-from preflab.train.settings import (
-    NOT_IN_RESULT,
-    GenerateSettings,
-    LoraSettings,
-    MergeSettings,
-    RewardSettings,
-    SandboxSettings,
-    ScoreSettings,
-    SFTSettings,
-    TrainSettings,
-)
-from preflab.studies.settings import CompareSettings, GridSettings
+from preflab.train.settings import NOT_IN_RESULT, MergeSettings, RewardSettings, SFTSettings, TrainSettings
 
 _ROWS = frozenset(output.NOT_IN_RESULT)
 
@@ -43,14 +37,14 @@ STAGES: Mapping[str, StageKind] = {
         SandboxSettings, "preflab.sandbox.command:write_sandbox", "output_dir", product=lambda _: "model"
     ),
     "train sft": _training(SFTSettings, "preflab.train.sft:train_sft"),
-    "train reward": _training(RewardSettings, "preflab.rewards.train:train_reward"),
+    "train reward": _training(RewardSettings, "preflab.train.reward:train_reward"),
     **{
         f"train {name}": _training(settings, "preflab.train.preferences:train_preferences")
         for name, settings in PREFERENCE_SETTINGS.items()
     },
     "merge": StageKind(MergeSettings, "preflab.train.merge:merge_adapter", "output_dir"),
     "generate": _rows(GenerateSettings, "preflab.sample.generate:generate_responses", "responses.jsonl"),
-    "score": _rows(ScoreSettings, "preflab.rewards.score:score_responses", "scores.jsonl"),
+    "score": _rows(ScoreSettings, "preflab.sample.score:score_responses", "scores.jsonl"),
     "judge": _rows(JudgeSettings, "preflab.judge.command:judge_responses", "verdicts.json"),
     "compare": StageKind(
         CompareSettings,

@@ -10,9 +10,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from preflab.judge.parse import Reply
 from preflab.core.records import UserError
 from preflab.core.rundir import append_jsonl, default_cache_dir, fingerprint
+from preflab.judge.parse import Reply
 
 
 class ReplyCache:

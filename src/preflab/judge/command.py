@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from preflab.core.origins import trained_on
-from preflab.judge.file_figures import file_figures, what_to_know
-from preflab.stats.study import Judge, JudgeKind
-from preflab.judge.verdict_rows import OpponentWord
-from preflab.judge.verdicts import VerdictFile, read_journal, read_verdicts, write_verdicts
-from preflab.stats.wording import p_value
 from preflab.core.config import named
+from preflab.core.discard import may_be_a_persons
+from preflab.core.origins import trained_on
+from preflab.core.output import alone_with, beside, open_output, sealed, unfinished
+from preflab.core.records import Message, Pair, UserError
+from preflab.core.rundir import fingerprint, utc_now
+from preflab.core.terminal import say
 from preflab.data.answers import (
     AnswerRow,
     format_of_prompts,
@@ -27,15 +27,16 @@ from preflab.data.answers import (
 from preflab.data.sources import open_sources
 from preflab.judge.endpoint import split_source
 from preflab.judge.estimate import PRICES, PRICES_FROM, Cost, estimate_cost
-from preflab.train.as_run import origin_of
-from preflab.core.discard import may_be_a_persons
+from preflab.judge.file_figures import file_figures, what_to_know
 from preflab.judge.judges import HumanJudge, Job, LanguageJudge, Maker, gold_judge, openai_judge, reply_cap
+from preflab.judge.origins import origin_of
+from preflab.judge.players import short_name
 from preflab.judge.settings import AskingSettings, JudgeSettings, JudgingSettings, narrowed
-from preflab.core.output import alone_with, beside, open_output, sealed, unfinished
-from preflab.judge.players import model_of, short_name
-from preflab.core.records import Message, Pair, UserError
-from preflab.core.rundir import fingerprint, utc_now
-from preflab.core.terminal import say
+from preflab.judge.verdict_rows import OpponentWord
+from preflab.judge.verdicts import VerdictFile, read_journal, read_verdicts, write_verdicts
+from preflab.stats.study import Judge, JudgeKind
+from preflab.stats.wording import p_value
+from preflab.train.as_run import model_of
 
 KINDS: Mapping[str, JudgeKind] = {"openai": "openai", "hf": "hf", "reward": "reward_model"}
 """What stands in front of a judge's source on the command line."""

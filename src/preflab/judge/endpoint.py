@@ -18,10 +18,10 @@ import openai
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 from tenacity import AsyncRetrying, RetryCallState, wait_exponential, wait_random
 
-from preflab.judge.completion import read_completion, whole_text
-from preflab.judge.parse import Failure, Reply, UnusableReplyError
 from preflab.core.records import UserError
 from preflab.core.redaction import redact
+from preflab.judge.completion import read_completion, whole_text
+from preflab.judge.parse import Failure, Reply, UnusableReplyError
 
 OPENAI = "https://api.openai.com/v1"
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds; doubled from retry to retry, plus up to a second at random

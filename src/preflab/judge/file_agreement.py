@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from preflab.core.records import Outcome, Pair, SampleVerdict, unit_of
+from preflab.judge.verdicts import VerdictFile
 from preflab.stats.agreement import RANKED, agreement_of
 from preflab.stats.results import Agreement
 from preflab.stats.statistics import draw_resamples, numbered
-from preflab.judge.verdicts import VerdictFile
-from preflab.core.records import Outcome, Pair, SampleVerdict, unit_of
 
 _MIRRORED: Mapping[Outcome, Outcome] = {"win": "loss", "loss": "win"}
 

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from preflab.core.origins import LEAKED, leak_words, leaks_of
+from preflab.core.records import Outcome, Pair, SampleVerdict
+from preflab.judge.verdicts import VerdictFile
 from preflab.stats.contests import Frame, contest, frame
+from preflab.stats.judgements import OUTCOMES, row_of
 from preflab.stats.results import Contest, Estimate
 from preflab.stats.statistics import wilson_estimate
 from preflab.stats.study import Answer, Case, Judge, Player, Study
-from preflab.judge.verdicts import OUTCOMES, VerdictFile, row_of
 from preflab.stats.wording import MANY_EMPTY, listed, many_empty
-from preflab.core.records import Outcome, Pair, SampleVerdict
 
 _NO_TEXTS = Pair("", (), "", "")
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
-from preflab.judge.verdict_rows import OpponentWord, verdict_row
-from preflab.judge.verdicts import read_journal
-from preflab.judge.orders import IDENTICAL, draw_order
 from preflab.core.records import Judgement, Order, Pair, UserError, Winner, messages_to_json, outcome_of
 from preflab.core.rundir import append_jsonl, write_jsonl
+from preflab.judge.orders import IDENTICAL, draw_order
+from preflab.judge.verdict_rows import OpponentWord, verdict_row
+from preflab.judge.verdicts import read_journal
 
 SKIPPED = "skipped by the person who judged"
 """Reason of an error: the sample has no verdict, and is neither a loss nor a tie."""

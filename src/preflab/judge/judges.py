@@ -11,21 +11,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from preflab.stats.study import Judge, better
-from preflab.judge.verdict_rows import OpponentWord, leaning, verdict_row
 from preflab.core.config import Settings
+from preflab.core.output import explaining_memory
+from preflab.core.records import Comparison, Judgement, Pair
+from preflab.core.rundir import append_jsonl, write_jsonl
+from preflab.core.terminal import say
+from preflab.core.ties import root_mean_square
 from preflab.judge.cache import ReplyCache
 from preflab.judge.endpoint import Endpoint
 from preflab.judge.human import judge_by_hand
 from preflab.judge.questions import read_question
 from preflab.judge.run import Backend, Work, judge, plan
 from preflab.judge.settings import AskingSettings
-from preflab.core.output import explaining_memory
-from preflab.core.records import Comparison, Judgement, Pair
-from preflab.core.rundir import append_jsonl, write_jsonl
+from preflab.judge.verdict_rows import OpponentWord, verdict_row
 from preflab.sandbox.gold import gold_reward
-from preflab.core.terminal import say
-from preflab.core.ties import root_mean_square
+from preflab.stats.judgements import leaning
+from preflab.stats.study import Judge, better
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from preflab.core.records import Message, RowError, TokenizedComparison
 from preflab.data.tokenize import ChatTemplate
-from preflab.sample.sampling import Sampling, generate_ids
 from preflab.judge.parse import Failure, Reply, UnusableReplyError
 from preflab.model.responses import Model, ResponseLogps, collator, position_limit
 from preflab.model.tokenizers import check_ids
-from preflab.core.records import Message, RowError, TokenizedComparison
+from preflab.sample.sampling import Sampling, generate_ids
 
 
 @dataclass(frozen=True)

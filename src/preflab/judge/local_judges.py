@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from preflab.stats.study import Judge
+from preflab.core.records import Comparison, RowError, UserError
+from preflab.core.rundir import fingerprint
 from preflab.data.cache import tokenized
 from preflab.data.fields import excerpt
+from preflab.data.splits import check_rows, template_of
 from preflab.data.tokenize import ChatTemplate
+from preflab.judge.judges import LanguageJudge, ScoringJudge, reply_cap
 from preflab.judge.local import LocalJudge
 from preflab.judge.questions import read_question
+from preflab.judge.settings import AskingSettings, JudgingSettings, ScoringSettings, narrowed
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
 from preflab.model.responses import check_positions
-from preflab.data.splits import check_rows, template_of
-from preflab.judge.judges import LanguageJudge, ScoringJudge, reply_cap
-from preflab.judge.settings import AskingSettings, JudgingSettings, ScoringSettings, narrowed
-from preflab.rewards.score import check_rewards, precision_of, rewards
+from preflab.sample.score import check_rewards, precision_of, rewards
+from preflab.stats.study import Judge
 from preflab.train.stage import fingerprint_weights, make_accelerator
-from preflab.core.records import Comparison, RowError, UserError
-from preflab.core.rundir import fingerprint
 
 
 def local_judge(judge: Judge, settings: JudgingSettings, *, seed: int) -> LanguageJudge:

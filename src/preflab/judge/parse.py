@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from preflab.core.records import Winner
 from preflab.data.thinking import after_thinking
 from preflab.judge.orders import VerdictFrom
-from preflab.core.records import Winner
 
 
 @dataclass(frozen=True, slots=True)

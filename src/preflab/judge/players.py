@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from preflab.core.config import named
-from preflab.data.answers import is_answer_file
-from preflab.core.durable import read_object
 from preflab.core.records import UserError
+from preflab.data.answers import is_answer_file
+from preflab.train.as_run import model_of
 
 PlayerKind = Literal["model", "file", "chosen", "rejected"]
 
@@ -73,29 +72,3 @@ def _entry(word: str, writer: Callable[[str], str | None] | None) -> Entry:
     if kind == "file":
         return Entry(name or (writer and writer(source)) or short_name(source), source, kind)
     return Entry(name or short_name(source), model_of(source), kind)
-
-
-def model_of(source: str) -> str:
-    """The model itself, where the folder of a finished training run is given."""
-    result = Path(source) / "result.json"
-    if not result.exists():
-        return source
-    model = read_object(result).get("model")
-    if not isinstance(model, str):
-        raise UserError(f"{result}: does not say which `model` the run ended with; name the model's own folder")
-    return str(Path(source) / model)
-
-
-def training_of(model: str) -> Path | None:
-    """The metrics that the training of a model left beside it."""
-    metrics = Path(model).parent / "metrics.jsonl"
-    return metrics if Path(model).is_dir() and metrics.exists() else None
-
-
-def overlap_of(run: Path) -> dict[str, int]:
-    """How many held-out rows and prompts of a run were trained on as well; empty where nothing was held out, or a
-    version that did not count them made it.
-    """
-    result = run / "result.json"
-    found = read_object(result).get("overlap") if result.exists() else None
-    return found if isinstance(found, dict) else {}

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from preflab.judge.orders import VerdictFrom
 from preflab.core.records import Order, Pair, UserError
+from preflab.judge.orders import VerdictFrom
 
 QUESTIONS: Mapping[str, str] = {
     "dialogue": (

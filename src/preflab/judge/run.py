@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from preflab.core.records import Judgement, Order, Pair, outcome_of
+from preflab.core.terminal import progress_bar
 from preflab.judge.cache import ReplyCache
 from preflab.judge.orders import BOTH, IDENTICAL, Orders, VerdictFrom, draw_order
 from preflab.judge.parse import Failure, Reply, UnusableReplyError, read_reply
 from preflab.judge.questions import judge_prompt
-from preflab.core.records import Judgement, Order, Pair, outcome_of
-from preflab.core.terminal import progress_bar
 
 Key = tuple[str, Order]
 Keep = Callable[[Sequence[Judgement]], None]

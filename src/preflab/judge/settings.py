@@ -7,11 +7,12 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-from preflab.stats.definitions import MEAN_PREFERENCE, TIES_HALF
-from preflab.core.config import Positional, Settings, Values
+from preflab.core.config import MOST_SEED, Positional, Settings, Values
 from preflab.data.columns import COLUMNS_HELP, ColumnNames
 from preflab.judge.orders import Orders, VerdictFrom
-from preflab.train.settings import MOST_SEED, Dtype, ScoreSettings
+from preflab.model.settings import Dtype
+from preflab.sample.settings import ScoreSettings
+from preflab.stats.definitions import MEAN_PREFERENCE, TIES_HALF
 
 FORMAT_WITH_ANSWERS = (
     "Format of the rows: a name, which is for the prompts, or, where it is one of single responses, for the files of "
@@ -116,3 +117,14 @@ class JudgeSettings(JudgingSettings):
         default=None, ge=0, description="For the dry run: US dollars per million tokens of input."
     )
     price_output: float | None = Field(default=None, ge=0, description="The same of output.")
+
+
+class WinrateSettings(Settings):
+    """Win rates with intervals, computed again from the rows of verdict files."""
+
+    files: Annotated[tuple[Path, ...], Positional()] = Field(
+        description="Verdict files: ours, finished or not, of the same layout, or AlpacaEval's annotations.json. The "
+        f"win rate of one is the {TIES_HALF}; of verdicts that are probabilities, the {MEAN_PREFERENCE}."
+    )
+    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the bootstrap.")
+    json_output: bool = Field(default=False, alias="json", description="Print JSON instead of tables.")

@@ -22,6 +22,7 @@ from preflab.core.records import (
     messages_to_json,
     outcome_of,
 )
+from preflab.stats.judgements import leaning
 
 Row = Mapping[str, Any]
 
@@ -105,11 +106,6 @@ def judgement_of(row: Row, number: int) -> Judgement:
         text=text,
         reason=reason,
     )
-
-
-def leaning(points: float) -> Outcome:
-    """The outcome that points in [0, 1] come to: more than half is a win."""
-    return "win" if points > 0.5 else "loss" if points < 0.5 else "tie"
 
 
 def prompt_of(row: Row) -> tuple[Message, ...]:

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
-from preflab.stats.definitions import win_rate_head
-from preflab.judge.file_agreement import FileAgreement, file_agreement
-from preflab.judge.file_figures import FileFigures, file_figures, what_to_know
-from preflab.stats.results import Contest, Estimate
-from preflab.judge.verdicts import VerdictFile, read_verdicts
-from preflab.train.settings import WinrateSettings
 from preflab.core.records import DisagreementError, Outcome
 from preflab.core.rundir import to_json
 from preflab.core.terminal import say
+from preflab.judge.file_agreement import FileAgreement, file_agreement
+from preflab.judge.file_figures import FileFigures, file_figures, what_to_know
+from preflab.judge.settings import WinrateSettings
+from preflab.judge.verdicts import VerdictFile, read_verdicts
+from preflab.stats.definitions import win_rate_head
+from preflab.stats.results import Contest, Estimate
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ from peft import (
 from torch import nn
 from transformers import PreTrainedModel
 
+from preflab.core.records import UserError
 from preflab.model.damage import read_header, read_object
 from preflab.model.files import loading, quiet
 from preflab.model.responses import transformers_model, usual_attention
-from preflab.core.records import UserError
 
 _OF_TOKENS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "lm_head.weight", "embed_out.weight")
 # Of embeddings that grew, PEFT writes what is trained once more, and what it replaces.

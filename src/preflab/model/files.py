@@ -15,8 +15,8 @@ from huggingface_hub import try_to_load_from_cache
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
-from preflab.model.damage import check_folder, check_gguf
 from preflab.core.records import UserError
+from preflab.model.damage import check_folder, check_gguf
 
 _AT = re.compile(r"(?P<id>\w[\w.-]*(?:/[\w.-]+)?)@(?P<revision>\w[\w./-]*)")
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from preflab.core.durable import check_model
+from preflab.core.records import UserError
 from preflab.model.adapters import (
     TASK_TYPES,
     Task,
@@ -24,7 +25,6 @@ from preflab.model.adapters import (
 from preflab.model.files import gguf, loading, of_revision, where
 from preflab.model.responses import Model
 from preflab.model.snapshots import final_model, put_weights
-from preflab.core.records import UserError
 
 CLASSES = {"policy": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
 

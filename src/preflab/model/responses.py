@@ -17,9 +17,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from preflab.core.records import TokenizedComparison, UserError
 from preflab.model.logps import Head, response_sums, token_divergences, token_logps
 from preflab.model.prefix import ATTENTION, PrefixBatch, Tree, prefix_batch, separate_batch
-from preflab.core.records import TokenizedComparison, UserError
 
 Model = PreTrainedModel | PeftModel
 Collate = Callable[[Sequence[TokenizedComparison]], PrefixBatch]

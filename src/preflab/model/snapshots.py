@@ -8,9 +8,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from preflab.core.durable import check_files
-from preflab.model.responses import Model
 from preflab.core.records import UserError
 from preflab.core.rundir import read_json
+from preflab.model.responses import Model
 
 WEIGHTS = "model.safetensors"
 

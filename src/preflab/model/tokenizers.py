@@ -10,11 +10,11 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from preflab.core.records import UserError
 from preflab.model.adapters import adapter_base, base_revision
 from preflab.model.files import find_file, gguf, loading, of_revision, where
 from preflab.model.responses import Model, transformers_model
 from preflab.model.snapshots import final_model
-from preflab.core.records import UserError
 
 _FOR_PADDING = ("<|padding|>", "<|finetune_right_pad_id|>", "<pad>", "[PAD]", "<|pad|>")
 _NEW_PAD = "<|pad|>"

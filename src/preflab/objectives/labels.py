@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from preflab.objectives.records import LabelledLogps, Loss
 from preflab.core.ties import points, rounding
+from preflab.objectives.records import LabelledLogps, Loss
 
 
 def kto(

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from preflab.objectives.records import Loss, PairLogps
 from preflab.core.ties import Precision, compare, points, rounding
+from preflab.objectives.records import Loss, PairLogps
 
 
 def dpo(pairs: PairLogps, *, beta: float = 0.1, label_smoothing: float = 0.0, sft_weight: float = 0.0) -> Loss:

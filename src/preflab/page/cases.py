@@ -6,9 +6,9 @@ import html
 import re
 from collections.abc import Sequence
 
-from preflab.stats.study import Case, Judge, Study, score_difference, verdict
 from preflab.core.records import Message
 from preflab.core.terminal import printable
+from preflab.stats.study import Case, Judge, Study, score_difference, verdict
 
 TOP = 10
 LONGEST = 300  # characters of a text in a Markdown cell

@@ -9,9 +9,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from preflab.stats.definitions import STD_SHORT
 from preflab.page.marks import legend_below
 from preflab.page.style import BLUE, VERMILION, Panel, compose, save_png
+from preflab.stats.definitions import STD_SHORT
 
 PANELS: Mapping[str, tuple[str, ...]] = {
     "loss": ("loss", "eval_loss"),

@@ -13,9 +13,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
+from preflab.page.style import INK, MUTED, PAPER, Look, shown
 from preflab.stats.results import Estimate
 from preflab.stats.wording import UNIT, exact_percent, number
-from preflab.page.style import INK, MUTED, PAPER, Look, shown
 
 Values = NDArray[np.float64]
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from preflab.core.origins import AsRun, Origin, Run
-from preflab.experiment.rows import Training
+from preflab.core.rundir import to_json
+from preflab.page.cells import Cell, Table
 from preflab.stats.study import Study
 from preflab.stats.wording import NOTHING, listed
-from preflab.page.cells import Cell, Table
-from preflab.core.rundir import to_json
 
 TITLE = "Models and data as run"
 UNKNOWN = "not known"
@@ -53,14 +52,10 @@ def overlap_remarks(study: Study) -> tuple[str, ...]:
     )
 
 
-def experiment_table(trainings: Sequence[Training], *, folded: bool) -> Table | None:
-    """Of an experiment: its trainings; none where none of them tells."""
-    rows = tuple(_row(Cell(run.stage.name), _run_of(run)) for run in trainings)
+def runs_table(runs: Mapping[str, Run], *, folded: bool) -> Table | None:
+    """Of an experiment: its trainings, by name of their stage; none where none of them tells."""
+    rows = tuple(_row(Cell(name), run) for name, run in runs.items())
     return Table(TITLE, ("Stage", *_HEAD[1:]), rows, _NOTE, folded=folded) if rows else None
-
-
-def _run_of(training: Training) -> Run:
-    return Run(training.stage.folder.as_posix(), training.stage.command, training.steps, None, training.told)
 
 
 def _prompts(found: AsRun) -> Table:

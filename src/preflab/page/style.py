@@ -150,3 +150,11 @@ def _own_ids(svg: str, prefix: str) -> str:
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
     svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "", svg)
     return re.sub(r'(url\(#|href="#)', rf"\g<1>{prefix}-", svg)
+
+
+def save_or_remove(figure: Figure | None, path: Path) -> None:
+    """Write a figure as PNG; where there is nothing to show, one that an earlier run drew is removed."""
+    if figure is None:
+        path.unlink(missing_ok=True)
+    else:
+        save_png(figure, path)

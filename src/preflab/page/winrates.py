@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from preflab.core.rundir import write_text
+from preflab.page.cases import markdown_cell
 from preflab.stats.definitions import SHORT
 from preflab.stats.results import Estimate, GridCell
 from preflab.stats.wording import NOTHING, exact_percent, p_value
-from preflab.core.rundir import write_text
-from preflab.page.cases import markdown_cell
 
 Row = Mapping[str, Any]
 """Columns of a line: texts, counts, `Estimate`s of rates, `p_value`; all lines have the same, None where unknown."""

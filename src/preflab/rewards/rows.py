@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from preflab.data.cache import TokenizedDataset
-from preflab.data.tokenize import ChatTemplate, Dropped
 from preflab.core.records import Comparison, RowError, UserError, messages_from_json, messages_to_json, unit_of
 from preflab.core.rundir import to_json
 from preflab.core.ties import Precision, compare, is_score, root_mean_square
+from preflab.data.cache import TokenizedDataset
+from preflab.data.fields import excerpt
+from preflab.data.tokenize import ChatTemplate, Dropped
 
 Row = dict[str, Any]
 
@@ -182,3 +183,17 @@ def not_scored(
             except RowError as error:
                 missing.append(Dropped(item.row, error.reason, error.detail))
     return missing
+
+
+def sample_lines(samples: Mapping[str, Row]) -> list[str]:
+    """The response with the highest and that with the lowest reward, as lines to read."""
+    return [
+        f"  {name} reward {row['score']:.4g}, row {row['row']}: {excerpt(prompt_words(row['prompt']))} -> "
+        f"{excerpt(row['response'])}"
+        for name, row in samples.items()
+    ]
+
+
+def prompt_words(prompt: str | Sequence[Mapping[str, str]]) -> str:
+    """What was asked, of a prompt as text or as messages."""
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]

@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preflab.stats.degenerate import foreign_turn, runaway_repetition
-from preflab.stats.tails import other_task
-from preflab.data.comparisons import choose_formats, read_comparisons
-from preflab.data.sources import open_sources, sample_rows
-from preflab.data.tokenize import ChatTemplate, Dropped
 from preflab.core.durable import read_object
-from preflab.sample.sampling import Prompt, Sampling, encode_prompts, generate
-from preflab.model.load import load_model
-from preflab.model.precision import pick_dtype
-from preflab.model.responses import Model
-from preflab.data.splits import count_by_reason, load_template, tell_notes
 from preflab.core.output import alone, beside, explaining_memory, finish_output, open_output, unfinished
-from preflab.train.settings import GenerateSettings
-from preflab.train.stage import announce, fingerprint_weights, make_accelerator
 from preflab.core.records import Completion, UserError, messages_to_json
 from preflab.core.rundir import append_jsonl, read_jsonl, write_json
 from preflab.core.terminal import progress_bar
+from preflab.data.comparisons import choose_formats, read_comparisons
+from preflab.data.sources import open_sources, sample_rows
+from preflab.data.splits import count_by_reason, load_template, tell_notes
+from preflab.data.tokenize import ChatTemplate, Dropped
+from preflab.model.load import load_model
+from preflab.model.precision import pick_dtype
+from preflab.model.responses import Model
+from preflab.sample.sampling import Prompt, Sampling, encode_prompts, generate
+from preflab.sample.settings import GenerateSettings
+from preflab.stats.degenerate import foreign_turn, runaway_repetition
+from preflab.stats.tails import other_task
+from preflab.train.stage import announce, fingerprint_weights, make_accelerator
 
 Row = dict[str, Any]
 

@@ -8,11 +8,11 @@ from itertools import groupby
 import torch
 from torch import nn
 
+from preflab.core.records import Comparison, Completion, TokenizedComparison
 from preflab.data.tokenize import ChatTemplate
-from preflab.sample.sampling import Prompt, Sampling, generate
 from preflab.model.responses import Model, ResponseDivergences, ResponseRewards, check_positions, collator
 from preflab.model.tokenizers import check_ids
-from preflab.core.records import Comparison, Completion, TokenizedComparison
+from preflab.sample.sampling import Prompt, Sampling, generate
 
 Ids = tuple[int, ...]
 Pair = tuple[Ids, Ids]

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from preflab.core.records import Comparison, Completion, Message, RowError, UserError
 from preflab.data.tokenize import ChatTemplate, Dropped
 from preflab.model.responses import Model, check_positions, position_limit, usual_attention
 from preflab.model.tokenizers import check_ids
-from preflab.core.records import Comparison, Completion, Message, RowError, UserError
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preflab.core.output import alone
-from preflab.train.settings import SandboxSettings
 from preflab.core.rundir import finish_stage, open_stage, write_json, write_jsonl
+from preflab.sandbox.settings import SandboxSettings
 from preflab.sandbox.tiny import build_tiny_model
 from preflab.sandbox.world import (
     STYLES,

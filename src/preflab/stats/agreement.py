@@ -8,10 +8,10 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from preflab.stats.judgements import POINTS
 from preflab.stats.results import Agreement, Estimate
 from preflab.stats.statistics import Floats, percentiles, ratio_estimate, wilson
 from preflab.stats.study import Judge, Study, verdict
-from preflab.judge.verdicts import POINTS
 
 RANKED = tuple(POINTS)  # the outcomes that say something: win, tie, loss
 

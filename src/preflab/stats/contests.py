@@ -10,6 +10,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from preflab.stats.judgements import definition
 from preflab.stats.length_control import LengthControlled, length_controlled
 from preflab.stats.results import Contest, Estimate, PairedTest
 from preflab.stats.statistics import (
@@ -26,7 +27,6 @@ from preflab.stats.statistics import (
     wilson_estimate,
 )
 from preflab.stats.study import Judge, Study, score_difference, verdict
-from preflab.judge.verdicts import definition
 
 LENGTH_GROUPS = 5
 

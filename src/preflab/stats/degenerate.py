@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from preflab.stats.diversity import REPEATED_RUN, ngrams
 from preflab.core.words import words
+from preflab.stats.diversity import REPEATED_RUN, ngrams
 
 # One phrase four times in a row and more. A phrase without letters or digits (a ruled line, a table's border) is common
 # in good text, so only a very long run of it counts.

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from preflab.core.origins import AsRun
-from preflab.judge.verdicts import POINTS
 from preflab.core.records import Message, Outcome, SampleVerdict, unit_of
 from preflab.core.ties import Precision, compare, points
 from preflab.core.words import words
+from preflab.stats.judgements import POINTS
 
 JudgeKind = Literal["reward_model", "gold", "openai", "hf", "human"]
 

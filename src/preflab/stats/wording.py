@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from preflab.stats.definitions import SHORT
 from preflab.stats.results import Estimate
 from preflab.stats.study import Judge, JudgeKind
 
@@ -137,3 +138,12 @@ def heading(title: str, name: str, assignments: Sequence[str]) -> str:
     """
     changed = {each.partition("=")[0] for each in assignments}
     return title if "title" in changed or changed <= {"output_dir"} else name
+
+
+def meanings(definitions: Iterable[str]) -> list[str]:
+    """Which win rate it is, or which ones they are."""
+    found = dict.fromkeys(definitions)
+    return [f"win rate{f' ({SHORT[each]})' if len(found) > 1 else ''}: {each}" for each in found]
+
+
+TONE_MARKS = {"good": "+", "bad": "-", "warning": "!"}

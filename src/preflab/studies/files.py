@@ -8,21 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from preflab.stats.alignment import align
 from preflab.core.config import Settings, shared_values, source_of
-from preflab.data.answers import AnswerRow, apart, format_of_prompts, is_answer_file, match_answers, read_answers
-from preflab.data.comparisons import choose_formats, read_comparisons
-from preflab.data.sources import open_sources
-from preflab.data.tokenize import Dropped
-from preflab.data.splits import count_by_reason, tell_notes
-from preflab.sample.generate import generate_responses
 from preflab.core.output import finish_output, open_output
-from preflab.judge.players import Entry, short_name
-from preflab.train.settings import GenerateSettings
-from preflab.studies.settings import CompareSettings, StudySettings
 from preflab.core.records import Message, Pair, UserError, messages_from_json, messages_to_json
 from preflab.core.rundir import fingerprint, read_jsonl, to_json
 from preflab.core.terminal import say
+from preflab.data.answers import AnswerRow, apart, format_of_prompts, is_answer_file, match_answers, read_answers
+from preflab.data.comparisons import choose_formats, read_comparisons
+from preflab.data.sources import open_sources
+from preflab.data.splits import count_by_reason, tell_notes
+from preflab.data.tokenize import Dropped
+from preflab.judge.players import Entry, short_name
+from preflab.sample.generate import generate_responses
+from preflab.sample.settings import GenerateSettings
+from preflab.stats.alignment import align
+from preflab.studies.compare.settings import CompareSettings
+from preflab.studies.settings import StudySettings
 
 Row = dict[str, Any]
 SUBSET_COLUMNS = ("category", "subset", "dataset")

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from preflab.stats.study import Judge, JudgeKind
 from preflab.core.config import named
-from preflab.data.templates import apply_named_template, apply_template_values, template_values
-from preflab.judge.endpoint import api_key
-from preflab.model.tokenizers import load_tokenizer
-from preflab.judge.command import parse_judge
-from preflab.judge.players import check_name
-from preflab.studies.settings import StudySettings
 from preflab.core.records import UserError
 from preflab.core.terminal import say
+from preflab.data.templates import apply_named_template, apply_template_values, template_values
+from preflab.judge.command import parse_judge
+from preflab.judge.endpoint import api_key
+from preflab.judge.players import check_name
+from preflab.model.tokenizers import load_tokenizer
+from preflab.stats.study import Judge, JudgeKind
+from preflab.studies.settings import StudySettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

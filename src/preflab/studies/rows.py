@@ -12,14 +12,15 @@ from pathlib import Path
 from types import NoneType
 from typing import get_args
 
-from preflab.stats.alignment import Key, Row, align
-from preflab.core.origins import AsRun, as_run_of
-from preflab.stats.study import Answer, Case, Judge, JudgeKind, Player, ScoredPair, Study
-from preflab.judge.verdicts import VerdictFile, combine, read_verdicts
 from preflab.core.durable import read_metrics
+from preflab.core.origins import AsRun, as_run_of
 from preflab.core.records import Pair, UserError, messages_from_json, unit_of
 from preflab.core.rundir import read_json, read_jsonl
 from preflab.core.ties import ROUNDING, Precision, is_score, root_mean_square
+from preflab.judge.verdicts import VerdictFile, read_verdicts
+from preflab.stats.alignment import Key, Row, align
+from preflab.stats.judgements import combine
+from preflab.stats.study import Answer, Case, Judge, JudgeKind, Player, ScoredPair, Study
 
 
 def read_study(folder: Path) -> Study:

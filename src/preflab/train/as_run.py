@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from preflab.core.origins import AsRun, Leak, Origin, Run
-from preflab.stats.study import Judge
 from preflab.core.config import differing
-from preflab.data.overlap import prompt_hash
 from preflab.core.durable import read_object
-from preflab.judge.players import Entry, model_of
-from preflab.core.records import Message, UserError
+from preflab.core.origins import Run
+from preflab.core.records import UserError
 from preflab.core.rundir import read_json, stage_state
 
 if TYPE_CHECKING:  # what loads torch, which takes seconds
@@ -145,72 +142,27 @@ def _beginning(model: str) -> Run:
     return Run(model, None, None, None, {"model": {"commit": commit_of(model)}})
 
 
-def leak_of(runs: Iterable[Run], prompts: Iterable[tuple[Message, ...]]) -> Leak:
-    """How many of these prompts, each counted once, the trainings that made a model have trained on."""
-    asked = {prompt_hash(prompt) for prompt in prompts}
-    seen: set[int] = set()
-    unknown = 0
-    for run in runs:
-        if run.command is None:
-            continue
-        known = _prompts_of(Path(run.folder))
-        unknown += known is None
-        seen |= asked & (known or set())
-    return Leak(len(seen), len(asked), unknown)
+def model_of(source: str) -> str:
+    """The model itself, where the folder of a finished training run is given."""
+    result = Path(source) / "result.json"
+    if not result.exists():
+        return source
+    model = read_object(result).get("model")
+    if not isinstance(model, str):
+        raise UserError(f"{result}: does not say which `model` the run ended with; name the model's own folder")
+    return str(Path(source) / model)
 
 
-def _prompts_of(folder: Path) -> set[int] | None:
-    """The prompts that a run trained on; None where it does not say, as runs of earlier versions do not."""
-    path = folder / PROMPTS
-    try:
-        found = read_json(path) if path.exists() else None
-    except UserError:
-        return None
-    return set(found) if isinstance(found, list) and all(type(each) is int for each in found) else None
+def training_of(model: str) -> Path | None:
+    """The metrics that the training of a model left beside it."""
+    metrics = Path(model).parent / "metrics.jsonl"
+    return metrics if Path(model).is_dir() and metrics.exists() else None
 
 
-def origin_of(kind: str, source: str, prompts: Iterable[tuple[Message, ...]], responses: Path | None = None) -> Origin:
-    """Where a model, a judge (both by `source`) or the writer of a file of responses comes from.
-
-    responses: the file that a study keeps of them, beside which it stands in which precision they were sampled.
+def overlap_of(run: Path) -> dict[str, int]:
+    """How many held-out rows and prompts of a run were trained on as well; empty where nothing was held out, or a
+    version that did not count them made it.
     """
-    written_by = model_behind(Path(source)) if kind == "file" else None
-    model = written_by and model_of(written_by) if kind == "file" else source
-    runs = tuple(runs_of(model)) if model and kind not in ("chosen", "rejected") else ()
-    trained = any(run.command for run in runs)
-    leak = leak_of(runs, prompts) if trained else None
-    return Origin(kind, source, written_by, _dtype(responses) if responses else None, runs, leak)
-
-
-def _dtype(responses: Path) -> str | None:
-    summary = responses.with_name(f"{responses.name.removesuffix('.jsonl')}.summary.json")
-    found = read_object(summary).get("dtype") if summary.exists() else None
-    return found if isinstance(found, str) else None
-
-
-def as_run_of_study(
-    folder: Path,
-    sources: Mapping[str, Any],
-    entries: Iterable[Entry],
-    judges: Iterable[Judge],
-    prompts: Iterable[tuple[Message, ...]],
-) -> AsRun:
-    """What is known of all that a study in `folder` was made from."""
-    asked = tuple(prompts)
-    models = {
-        entry.name: origin_of(entry.kind, entry.source, asked, folder / "responses" / f"{entry.name}.jsonl")
-        for entry in entries
-    }
-    read = {judge.name: judge for judge in judges if judge.kind in ("reward_model", "hf") and judge.source}
-    return AsRun(sources, models, {name: origin_of("judge", judge.source, asked) for name, judge in read.items()})
-
-
-def model_behind(responses: Path) -> str | None:
-    """The model that wrote a file of responses, as the manifest beside it says; None where there is none of ours."""
-    manifest = responses.with_name(f"{responses.name.removesuffix('.jsonl')}.manifest.json")
-    try:
-        found = read_json(manifest) if manifest.exists() else {}
-        model = found["settings"]["model"] if found.get("command") == "generate" else None
-    except (UserError, KeyError, TypeError, AttributeError):
-        return None
-    return model if isinstance(model, str) else None
+    result = run / "result.json"
+    found = read_object(result).get("overlap") if result.exists() else None
+    return found if isinstance(found, dict) else {}

@@ -19,15 +19,15 @@ from torch import nn
 from transformers import get_scheduler
 
 from preflab.core.config import resolved
-from preflab.data.batches import Indices, Plan, Step, plan_evaluation, plan_training, tenth
 from preflab.core.failures import is_out_of_memory
-from preflab.train.push import Publish
-from preflab.train.settings import MOST_STEPS, TrainSettings
 from preflab.core.records import UserError
+from preflab.data.batches import Indices, Plan, Step, plan_evaluation, plan_training, tenth
 from preflab.train.checkpoint import Checkpoints, Progress
 from preflab.train.journal import Journal
 from preflab.train.loop import NotFiniteError, StepReport, precision_in_use, response_values, train
+from preflab.train.push import Publish
 from preflab.train.rows import RankedRows
+from preflab.train.settings import MOST_STEPS, TrainSettings
 from preflab.train.state import Trainable
 from preflab.train.steps import Responses, StepFn, Totals, add_totals, means
 

@@ -13,10 +13,10 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from preflab.data.batches import Indices, Step
-from preflab.model.prefix import PrefixBatch
 from preflab.core.records import UserError
 from preflab.core.ties import Precision
+from preflab.data.batches import Indices, Step
+from preflab.model.prefix import PrefixBatch
 from preflab.train.steps import Known, Responses, StepFn, Totals, add_totals
 
 

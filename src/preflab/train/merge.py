@@ -11,6 +11,9 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from preflab.core.output import alone_with
+from preflab.core.records import UserError
+from preflab.core.rundir import LOCK
 from preflab.data.tokenize import ChatTemplate
 from preflab.model import adapters
 from preflab.model.configs import check_kind, own_stop_ids
@@ -18,10 +21,7 @@ from preflab.model.load import load_model
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer, pad_apart_from, pad_with, same_splits
 from preflab.train.model import example_ids
-from preflab.core.output import alone_with
 from preflab.train.settings import MergeSettings
-from preflab.core.records import UserError
-from preflab.core.rundir import LOCK
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel
 
+from preflab.core.records import UserError
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.adapters import Task, adapter_base, add_lora, merge_adapter
 from preflab.model.files import of_revision
@@ -21,7 +22,6 @@ from preflab.model.save import save_model
 from preflab.model.tokenizers import pad_apart_from, pad_with
 from preflab.train.preference_settings import PreferenceSettings
 from preflab.train.settings import RewardSettings, SFTSettings
-from preflab.core.records import UserError
 
 TrainingSettings = SFTSettings | RewardSettings | PreferenceSettings
 

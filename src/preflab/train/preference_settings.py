@@ -15,8 +15,10 @@ from typing import Any, ClassVar
 from pydantic import Field, field_validator
 
 from preflab.core.config import load_settings
-from preflab.train.settings import DataSettings, LoraSettings, ModelSettings, TrainSettings
 from preflab.core.records import UserError
+from preflab.data.settings import DataSettings
+from preflab.model.settings import LoraSettings, ModelSettings
+from preflab.train.settings import TrainSettings
 
 _OUTPUT = TrainSettings.model_fields["output_dir"].description
 _BETA = "Strength of the pull towards the reference; values from 0.01 to 0.9 have been published"

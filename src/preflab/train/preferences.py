@@ -13,24 +13,24 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from preflab.core.durable import read_metrics
+from preflab.core.output import alone
+from preflab.core.records import UserError
 from preflab.data.batches import Indices, plan_evaluation
 from preflab.data.cache import TokenizedDataset
 from preflab.data.comparisons import Need
-from preflab.core.durable import read_metrics
 from preflab.model.responses import ResponseLogps, collator
 from preflab.objectives import OBJECTIVES, sft, weighted
 from preflab.train.fit import StepFns, always, evaluation_plan, first_epoch, fit
+from preflab.train.loop import response_values
 from preflab.train.model import save_trained
-from preflab.core.output import alone
 from preflab.train.preference_settings import PreferenceSettings
 from preflab.train.prepare import Prepared, prepare
 from preflab.train.psi import psi_fingerprint, read_psi
 from preflab.train.push import push_at_evaluations
 from preflab.train.reference import check_reference, reference_logps
-from preflab.train.stage import TrainResult, announce, finish_training, join_processes
-from preflab.core.records import UserError
-from preflab.train.loop import response_values
 from preflab.train.rows import LabelledRows, RankedRows
+from preflab.train.stage import TrainResult, announce, finish_training, join_processes
 from preflab.train.steps import PairObjective, StepFn, label_step, pair_step
 
 

@@ -10,10 +10,10 @@ from accelerate import Accelerator
 from torch import nn
 
 from preflab.data.comparisons import Need
+from preflab.data.splits import Splits, check_rows, load_splits, load_template
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.adapters import Task, adapter_base, refuse_head_of_its_own
 from preflab.model.responses import Model, check_positions
-from preflab.data.splits import Splits, check_rows, load_splits, load_template
 from preflab.train.model import TrainingSettings, load_trainable
 from preflab.train.stage import (
     TrainResult,

@@ -6,9 +6,9 @@ import hashlib
 import math
 from collections.abc import Callable
 
-from preflab.objectives import PSI
 from preflab.core.own_function import FAILURES, load_function, names_function, place_of
 from preflab.core.records import UserError
+from preflab.objectives import PSI
 
 
 def read_psi(spec: str, *, label_smoothing: float) -> Callable[[float], float]:

@@ -13,13 +13,13 @@ from accelerate import Accelerator
 from huggingface_hub import HfApi
 from torch import nn
 
-from preflab.data.tokenize import ChatTemplate
 from preflab.core.durable import read_object
-from preflab.train.model import save_trained
-from preflab.train.settings import TrainSettings
 from preflab.core.records import UserError
 from preflab.core.rundir import utc_now, write_json
 from preflab.core.terminal import say
+from preflab.data.tokenize import ChatTemplate
+from preflab.train.model import save_trained
+from preflab.train.settings import TrainSettings
 
 Publish = Callable[[nn.Module, Mapping[str, float]], None]
 """Given the module as Accelerate prepared it and the metrics of an evaluation, by every process."""

@@ -14,11 +14,11 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 
-from preflab.data.batches import Indices
-from preflab.model.precision import kernels
 from preflab.core.records import UserError
 from preflab.core.rundir import default_cache_dir, sync
 from preflab.core.terminal import progress_bar, say
+from preflab.data.batches import Indices
+from preflab.model.precision import kernels
 from preflab.train.loop import precision_in_use, response_values
 from preflab.train.rows import RankedRows
 

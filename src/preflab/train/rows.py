@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from preflab.core.records import TokenizedComparison, UserError
 from preflab.data.batches import Indices
 from preflab.data.cache import TokenizedDataset
 from preflab.model.prefix import PrefixBatch, separate_batch
 from preflab.model.responses import Collate
-from preflab.core.records import TokenizedComparison, UserError
 from preflab.train.steps import Known
 
 

@@ -11,102 +11,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from preflab.stats.definitions import ACCURACY, MEAN_PREFERENCE, STD, TIES_HALF
-from preflab.core.config import Positional, Settings, Values
-from preflab.data.columns import COLUMNS_HELP, ColumnNames
+from preflab.core.config import MOST_SEED, Positional, Settings
 from preflab.core.records import UserError
-from preflab.sandbox.world import MOST_ROWS
+from preflab.data.settings import DataSettings
+from preflab.model.settings import LoraSettings, ModelSettings
 
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Interval = Literal["no", "steps", "epoch"]
 MOST_STEPS = 1_000_000
 """Optimizer steps of a run. Its plan is made first and held in memory, some hundred bytes a step."""
-MOST_SEED = 2**32 - 1
-"""What NumPy's generators take."""
-
-
-class ModelSettings(Settings):
-    model: str = Field(description="Hub id, folder, adapter folder or .gguf file of the model to start from.")
-    dtype: Dtype = Field(
-        default="auto",
-        description="Precision of the weights. auto: float32, with bfloat16 arithmetic where the device is faster in "
-        "it; LoRA's frozen weights are then bfloat16 themselves.",
-    )
-    chat_template: str | None = Field(
-        default=None,
-        description="Chat template for a model that has none: chatml or human-assistant; or the name of one of several "
-        "that its tokenizer brings. Saved with the tokenizer.",
-    )
-    chat_template_kwargs: Values = Field(
-        default={},
-        description="Values for the chat template's own switches, such as enable_thinking=false. Saved with the "
-        "tokenizer, so that all that follows asks the model in the same way.",
-    )
-    revision: str | None = Field(
-        default=None, description="Branch, tag or commit of a hub's model; by default its main branch."
-    )
-    trust_remote_code: bool = Field(default=False, description="Run model code that comes with the weights.")
-
-
-class LoraSettings(Settings):
-    lora: bool = Field(default=False, description="Train a low-rank adapter instead of all weights.")
-    lora_r: int = Field(
-        default=16, ge=1, description="Rank of the adapter (as published replications of DPO on HH use)."
-    )
-    lora_alpha: int = Field(
-        default=32,
-        ge=1,
-        description="The adapter's output is scaled by lora_alpha / lora_r (as published DPO runs on HH use).",
-    )
-    lora_dropout: float = Field(
-        default=0.1,
-        ge=0,
-        lt=1,
-        description="Dropout in front of the adapter (as published replications of DPO on HH use).",
-    )
-    lora_target_modules: tuple[str, ...] = Field(
-        default=(), description="Names of the linear layers to adapt; by default all of the backbone."
-    )
-
-
-class DataSettings(Settings):
-    train_data: tuple[str, ...] = Field(
-        description="Sources to train on: files, hub ids or sandbox:…, each with an optional slice: data.jsonl[:-300]."
-    )
-    eval_data: tuple[str, ...] = Field(default=(), description="Held-out sources.")
-    format: str | None = Field(
-        default=None,
-        description="Format of the rows: a name (see `preflab data formats`) or file.py:function; else detected.",
-    )
-    columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)
-    train_split_ratio: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="Without eval_data: the share of prompts to train on; the rest is held out.",
-    )
-    max_train_samples: int | None = Field(default=None, ge=1, description="Train on a seeded sample of this many rows.")
-    max_eval_samples: int | None = Field(
-        default=None, ge=1, description="Evaluate on a seeded sample of this many rows."
-    )
-    max_length: int = Field(
-        default=512,
-        ge=2,
-        description="Longest prompt and response together, in tokens (as published DPO runs on HH use).",
-    )
-    max_prompt_length: int = Field(
-        default=358,
-        ge=1,
-        description="Longest prompt in tokens; its oldest tokens go first (as published DPO runs on HH use).",
-    )
-    min_score_margin: float | None = Field(
-        default=None,
-        ge=0,
-        description="Drop pairs whose own scores differ by less than this (0: pairs that their scores contradict).",
-    )
-    on_too_long: Literal["drop", "raise"] = Field(
-        default="drop", description="What to do with a response that does not fit."
-    )
 
 
 class TrainSettings(Settings):
@@ -227,88 +139,6 @@ class RewardSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
     )
 
 
-class DecodingSettings(Settings):
-    top_p: float = Field(
-        default=1.0, gt=0, le=1, description="Sample from the likeliest tokens that hold this share of the probability."
-    )
-    top_k: int = Field(default=0, ge=0, description="Sample from this many likeliest tokens; 0: from all.")
-    repetition_penalty: float = Field(
-        default=1.0, gt=0, description="Above 1 makes tokens that were used before less likely."
-    )
-    num_return_sequences: int = Field(default=1, ge=1, description="Responses per prompt.")
-    max_new_tokens: int = Field(default=512, ge=1, description="Token cap of a response.")
-    seed: int = Field(default=42, ge=0, le=MOST_SEED, description="Seed of sampling, and of the choice of prompts.")
-
-
-class SamplingSettings(DecodingSettings):
-    temperature: float = Field(default=1.0, ge=0, description="Sampling temperature; 0 takes the likeliest token.")
-
-
-class GenerateSettings(ModelSettings, SamplingSettings):
-    """Responses of a model to prompts, one line each."""
-
-    prompts: tuple[str, ...] = Field(
-        description="Sources of prompts: files, hub ids or sandbox:…, also preference data."
-    )
-    format: str | None = Field(default=None, description=DataSettings.model_fields["format"].description)
-    columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)
-    max_samples: int | None = Field(default=None, ge=1, description="Answer a seeded sample of this many prompts.")
-    max_prompt_length: int = Field(
-        default=1024, ge=1, description="Longest prompt in tokens; its oldest tokens go first."
-    )
-    batch_size: int = Field(default=16, ge=1, description="Responses generated at once.")
-    output: Path = Field(
-        default=Path("runs/responses.jsonl"), description="File of responses; an unfinished one is gone on with."
-    )
-    overwrite: bool = Field(default=False, description="Discard what was made before and start anew.")
-
-
-class ScoreSettings(Settings):
-    """Rewards of responses, or of the ranked responses of preference data."""
-
-    data: Annotated[tuple[str, ...], Positional()] = Field(
-        description="Sources to score: preference data, or files of responses such as `preflab generate` writes. Their "
-        f"accuracy is the {ACCURACY}; reward_std is the {STD} over all responses."
-    )
-    reward_model: str = Field(description="Hub id, folder or adapter folder of a reward model with one label.")
-    chat_template: str | None = Field(
-        default=None, description="Named chat template for a reward model that comes without one."
-    )
-    chat_template_kwargs: Values = Field(
-        default={}, description="Values for the switches of the reward model's chat template."
-    )
-    revision: str | None = Field(default=None, description="Branch, tag or commit of a hub's reward model.")
-    format: str | None = Field(default=None, description=DataSettings.model_fields["format"].description)
-    columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)
-    max_samples: int | None = Field(default=None, ge=1, description="Score a seeded sample of this many rows.")
-    max_length: int = Field(default=1024, ge=2, description="Longest prompt and response together, in tokens.")
-    max_prompt_length: int = Field(
-        default=1024, ge=1, description="Longest prompt in tokens; its oldest tokens go first."
-    )
-    dtype: Dtype = Field(
-        default="auto",
-        description="Precision of the weights; auto: bfloat16 where the device is faster in it, else float32.",
-    )
-    trust_remote_code: bool = Field(default=False, description="Run model code that comes with the weights.")
-    batch_size: int = Field(default=16, ge=1, description="Comparisons per forward pass.")
-    seed: int = Field(default=42, ge=0, le=MOST_SEED, description="Seed of the sample.")
-    output: Path = Field(
-        default=Path("runs/scores.jsonl"), description="File of scores, one line per row; a summary lies beside it."
-    )
-    overwrite: bool = Field(default=False, description="Discard what was made before and start anew.")
-
-
-class WinrateSettings(Settings):
-    """Win rates with intervals, computed again from the rows of verdict files."""
-
-    files: Annotated[tuple[Path, ...], Positional()] = Field(
-        description="Verdict files: ours, finished or not, of the same layout, or AlpacaEval's annotations.json. The "
-        f"win rate of one is the {TIES_HALF}; of verdicts that are probabilities, the {MEAN_PREFERENCE}."
-    )
-    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the bootstrap.")
-    json_output: bool = Field(default=False, alias="json", description="Print JSON instead of tables.")
-
-
 class MergeSettings(Settings):
     """Merge an adapter into its base model, and compare the logits of both before anything is kept."""
 
@@ -320,70 +150,5 @@ class MergeSettings(Settings):
     trust_remote_code: bool = Field(default=False, description="Run model code that comes with the weights.")
 
 
-class InspectSettings(Settings):
-    """What is in a data source: format, counts, what would be dropped and why, lengths, duplicates, rendered rows."""
-
-    source: Annotated[tuple[str, ...], Positional()] = Field(description="Sources: files, hub ids or sandbox:….")
-    format: str | None = Field(default=None, description=DataSettings.model_fields["format"].description)
-    columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)
-    model: str | None = Field(
-        default=None, description="Model whose tokenizer and template count tokens and render rows."
-    )
-    chat_template: str | None = Field(default=None, description=ModelSettings.model_fields["chat_template"].description)
-    chat_template_kwargs: Values = Field(
-        default={}, description="Values for the chat template's own switches, such as enable_thinking=false."
-    )
-    max_length: int = Field(default=512, ge=2, description=DataSettings.model_fields["max_length"].description)
-    max_prompt_length: int = Field(
-        default=358, ge=1, description=DataSettings.model_fields["max_prompt_length"].description
-    )
-    rows: int = Field(default=1, ge=0, description="How many rows to print token by token.")
-    json_output: bool = Field(default=False, alias="json", description="Print JSON instead of tables.")
-
-
-class FormatsSettings(Settings):
-    """The formats of preference data that are known by name."""
-
-
 class ObjectivesSettings(Settings):
     """The objectives of `preflab train NAME`: formula, what each needs, defaults, and where they come from."""
-
-
-class SandboxSettings(Settings):
-    """Write the embedded sandbox to a folder: preference files in several formats, and its untrained tiny model."""
-
-    output_dir: Annotated[Path, Positional()] = Field(description="Folder to write to.")
-    rows: int = Field(default=2000, ge=1, le=MOST_ROWS, description="Training comparisons.")
-    eval_rows: int = Field(default=500, ge=1, le=MOST_ROWS, description="Held-out comparisons.")
-    noise: float = Field(
-        default=0.5, ge=0, description="Temperature of the annotators' Bradley-Terry choices; 0: no noise."
-    )
-    length_bias: float = Field(default=0.0, description="How much annotators like length for its own sake.")
-    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the world.")
-
-
-class RunSettings(Settings):
-    """Run an experiment: its stages in their order, each as far as it is not done, and one report at the end."""
-
-    experiment: Annotated[Path, Positional()] = Field(
-        description="The experiment's file, as docs/experiments.md has it."
-    )
-    assignments: Annotated[tuple[str, ...], Positional()] = Field(
-        default=(),
-        description="key=value: a value (model=./my-model), a stage's setting (dpo.beta=0.2), what it sweeps "
-        "(dpo.sweep.beta=[0.1,0.2]), a setting for all (settings.seed=1), or output_dir.",
-    )
-    overwrite: bool = Field(
-        default=False, description="Discard, and make anew, stages made from other inputs, and all that follows them."
-    )
-    dry_run: bool = Field(default=False, description="Run nothing: show the stages, and what they will take.")
-
-
-class QuickstartSettings(Settings):
-    """The whole chain on the embedded sandbox: data, base model, SFT, reward model, DPO, responses, gold rewards."""
-
-    output_dir: Path = Field(
-        default=Path("runs/quickstart"), description="Folder of the run; an unfinished one is gone on with."
-    )
-    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the world and of all training.")
-    overwrite: bool = Field(default=False, description="Discard what the folder holds and start anew.")

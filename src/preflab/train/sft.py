@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from preflab.core.output import alone
 from preflab.model.responses import ResponseLogps, collator
 from preflab.train.fit import always, fit
 from preflab.train.model import save_trained
-from preflab.core.output import alone
 from preflab.train.prepare import prepare
 from preflab.train.push import push_at_evaluations
+from preflab.train.rows import BestRows
 from preflab.train.settings import SFTSettings
 from preflab.train.stage import TrainResult, finish_training
-from preflab.train.rows import BestRows
 from preflab.train.steps import sft_step
 
 

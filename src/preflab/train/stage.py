@@ -17,18 +17,18 @@ from accelerate.utils import parse_flag_from_env, set_seed
 from peft import PeftModel
 from torch import nn
 
-from preflab.stats.definitions import definition_of
 from preflab.core.config import dump_settings
 from preflab.core.durable import CHECKSUMS, DamagedError, check_stage, digests, read_metrics
-from preflab.page.curves import draw_curves
-from preflab.model.precision import check_bf16, has_bf16
-from preflab.model.responses import transformers_model
-from preflab.train.as_run import PROMPTS, as_run, training_prompts
-from preflab.train.push import PUSHED, check_push, push
-from preflab.train.settings import NOT_IN_RESULT, TrainSettings
 from preflab.core.records import UserError
 from preflab.core.rundir import finish_stage, open_stage, read_json, write_json, write_manifest
 from preflab.core.terminal import say
+from preflab.model.precision import check_bf16, has_bf16
+from preflab.model.responses import transformers_model
+from preflab.page.curves import draw_curves
+from preflab.stats.definitions import definition_of
+from preflab.train.as_run import PROMPTS, as_run, training_prompts
+from preflab.train.push import PUSHED, check_push, push
+from preflab.train.settings import NOT_IN_RESULT, TrainSettings
 
 if TYPE_CHECKING:
     from preflab.data.splits import Splits

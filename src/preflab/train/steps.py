@@ -13,8 +13,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from preflab.objectives import LabelledLogps, Loss, PairLogps, bradley_terry
 from preflab.core.ties import Precision
+from preflab.objectives import LabelledLogps, Loss, PairLogps, bradley_terry
 
 
 @dataclass(frozen=True)

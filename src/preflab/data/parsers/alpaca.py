@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from preflab.core.records import Comparison, Message, RowError
 from preflab.data.fields import Row, as_text, excerpt, text
 from preflab.data.messages import is_message, messages
 from preflab.data.names import said
 from preflab.data.unpack import literal
-from preflab.core.records import Comparison, Message, RowError
 
 
 def alpaca_ranking(row: Row) -> Comparison:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from preflab.core.records import Comparison, Message, RowError
 from preflab.data.fields import Row, text
 from preflab.data.messages import conversation, is_said_by_user, message, messages, of_replies
 from preflab.data.parsers.sides import reply
-from preflab.core.records import Comparison, Message, RowError
 
 
 def sharegpt_ranking(row: Row) -> Comparison:

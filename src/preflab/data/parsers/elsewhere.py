@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from preflab.core.records import Comparison, Message, RowError
 from preflab.data.fields import Row, as_text, excerpt, is_missing, number, present, records, text
 from preflab.data.messages import conversation, is_nothing, messages, of_replies, refuse_unsupported
 from preflab.data.parsers.alpaca import alpaca_prompt
 from preflab.data.parsers.sides import reply
 from preflab.data.parsers.transcripts import transcript_prompt
 from preflab.data.parsers.trl import trl_implicit
-from preflab.core.records import Comparison, Message, RowError
 
 
 def openai_preference(row: Row) -> Comparison:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from preflab.core.records import Comparison, RowError
 from preflab.data.fields import Row, choice, excerpt, present, records, text
 from preflab.data.messages import conversation, user
-from preflab.core.records import Comparison, RowError
 
 
 def homework(row: Row) -> Comparison:

@@ -7,11 +7,11 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+from preflab.core.records import Comparison, Message, RowError
 from preflab.data.fields import Row, as_text, excerpt, number, present, records, text
 from preflab.data.messages import conversation, user
 from preflab.data.names import LIST_RANKS, LIST_SCORES, is_judged, is_number, said
 from preflab.data.parsers.alpaca import alpaca_prompt
-from preflab.core.records import Comparison, Message, RowError
 
 
 def stack_exchange(row: Row) -> Comparison:

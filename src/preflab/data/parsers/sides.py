@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from preflab.core.records import Message, RowError
 from preflab.data.fields import Row, as_text, excerpt, present
 from preflab.data.messages import messages
-from preflab.core.records import Message, RowError
 
 
 def shared(a: Sequence[object], b: Sequence[object]) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from preflab.core.records import Comparison, Message, RowError
 from preflab.data.fields import Row, excerpt, text
 from preflab.data.parsers.sides import refuse_other_prompt, shared
-from preflab.core.records import Comparison, Message, RowError
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _REPLY = "\n\nAssistant:"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from preflab.core.records import Comparison, RowError
 from preflab.data.fields import Row, number, present, text
 from preflab.data.messages import conversation, messages, of_replies, user
 from preflab.data.parsers.sides import refuse_other_prompt, reply, shared
-from preflab.core.records import Comparison, RowError
 
 
 def trl(row: Row) -> Comparison:

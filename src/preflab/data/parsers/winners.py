@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from preflab.core.records import Comparison, Message, RowError
 from preflab.data.fields import Row, as_text, excerpt, is_missing, number, present, text
 from preflab.data.messages import conversation, is_nothing, messages, of_replies, user
 from preflab.data.parsers.sides import reply, shared
-from preflab.core.records import Comparison, Message, RowError
 
 _TIES = {
     *("tie", "tie (bothbad)", "tie (both bad)", "both_bad", "bothbad", "both bad", "both_good", "both good"),

@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
 
+from preflab.core.records import UserError
+from preflab.core.words import words
 from preflab.stats.agreement import agreements
 from preflab.stats.contests import Frame, contests, frame, paired_tests
 from preflab.stats.degenerate import foreign_turn, refusal, runaway_repetition
-from preflab.studies.compare.depth import depth
 from preflab.stats.diversity import distinct, repetition
-from preflab.studies.compare.findings import findings
 from preflab.stats.results import Analysis, Estimate, ModelFigures, ScoreFigures
 from preflab.stats.statistics import Floats, floats, mean_estimate, wilson_estimate
 from preflab.stats.study import Answer, Study
 from preflab.stats.tails import other_task
-from preflab.core.records import UserError
-from preflab.core.words import words
+from preflab.studies.compare.depth import depth
+from preflab.studies.compare.findings import findings
 
 COUNTED: Mapping[str, Callable[[Answer], bool | None]] = {
     "hit_cap": lambda answer: answer.capped,

@@ -11,10 +11,10 @@ import gzip
 from collections import defaultdict
 from typing import Any
 
-from preflab.stats.study import Answer, Case, Judge, Study
 from preflab.core.records import SampleVerdict
 from preflab.core.rundir import to_json
 from preflab.core.ties import ROUNDING
+from preflab.stats.study import Answer, Case, Judge, Study
 
 
 def pack_cases(study: Study) -> str:

@@ -8,18 +8,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from preflab.core.origins import AsRun, trained_on
-from preflab.stats.study import Judge
 from preflab.core.config import dump_settings, shared_values
-from preflab.data.templates import CHAT_TEMPLATES
-from preflab.train.as_run import as_run_of_study
-from preflab.judge.command import judge_pairs_with, make_judge
+from preflab.core.origins import AsRun, trained_on
 from preflab.core.output import alone
-from preflab.studies.panel import OWN_SCORES, read_judges, try_out
-from preflab.judge.players import Entry, overlap_of, read_entries, training_of
-from preflab.studies.report import ReportResult, report_study
-from preflab.rewards.score import score_responses
-from preflab.train.settings import ScoreSettings
+from preflab.core.rundir import read_jsonl, write_json, write_jsonl, write_manifest
+from preflab.core.ties import is_score
+from preflab.data.templates import CHAT_TEMPLATES
+from preflab.judge.command import judge_pairs_with, make_judge
+from preflab.judge.origins import as_run_of_study
+from preflab.judge.players import Entry, read_entries
+from preflab.sample.score import score_responses
+from preflab.sample.settings import ScoreSettings
+from preflab.sandbox.gold import gold_reward
+from preflab.stats.study import Judge
+from preflab.studies.compare.report import ReportResult, report_study
+from preflab.studies.compare.settings import CompareSettings
 from preflab.studies.files import (
     answers_of,
     check_aligned,
@@ -32,10 +35,8 @@ from preflab.studies.files import (
     side,
     study_prompts,
 )
-from preflab.studies.settings import CompareSettings
-from preflab.core.rundir import read_jsonl, write_json, write_jsonl, write_manifest
-from preflab.sandbox.gold import gold_reward
-from preflab.core.ties import is_score
+from preflab.studies.panel import OWN_SCORES, read_judges, try_out
+from preflab.train.as_run import overlap_of, training_of
 
 Row = dict[str, Any]
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from preflab.page.marks import Dot, DotRows, dot_rows, rows_height
+from preflab.page.style import BLUE, GREY, INK, Look, Panel, looks, shown
 from preflab.stats.definitions import win_rate_head
 from preflab.stats.results import Agreement, Analysis, Contest, Estimate
 from preflab.stats.study import Study
 from preflab.stats.wording import NOTHING, SHARES, percent
-from preflab.page.marks import Dot, DotRows, dot_rows, rows_height
-from preflab.page.style import BLUE, GREY, INK, Look, Panel, looks, shown
 
 MOST_SUBSETS = 16
 

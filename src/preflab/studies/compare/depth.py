@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from preflab.core.records import unit_of
+from preflab.core.words import words
 from preflab.stats.contests import Frame
 from preflab.stats.results import Depth, Estimate
 from preflab.stats.statistics import Floats, floats, numbered, per_prompt, wilson_estimate
 from preflab.stats.study import Judge, better
 from preflab.stats.wording import capital, listed, percent, who
-from preflab.core.records import unit_of
-from preflab.core.words import words
 
 QUANTILES = (0.01, 0.99)  # of the scores of preference data: by construction 2 % of those lie outside
 FEWEST_PAIRS = 50  # 100 responses, so that one of them lies beyond each quantile

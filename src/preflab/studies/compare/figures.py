@@ -21,7 +21,10 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 
-from preflab.stats.results import Analysis, GridCell
+from preflab.page.curves import curve_panels, curves
+from preflab.page.style import Panel, compose, panels_as_svg, save_or_remove
+from preflab.rewards.figures import delta_hist, score_hist
+from preflab.stats.results import Analysis
 from preflab.stats.study import Study
 from preflab.studies.compare.contest_figures import (
     against_baseline,
@@ -31,40 +34,15 @@ from preflab.studies.compare.contest_figures import (
     overview_panels,
     subset_panels,
 )
-from preflab.page.curves import curve_panels, curves
-from preflab.studies.grid.figures import winrate_vs_step, winrate_vs_temperature
+from preflab.studies.compare.depth_figures import depth_panels, pairs_of
 from preflab.studies.compare.length_figures import length_analysis, length_panels
-from preflab.rewards.figures import Parts, ScoredRows, delta_hist, depth_panels, pairs_of, score_hist
 from preflab.studies.compare.score_figures import score_comparison, score_panels
-from preflab.page.style import Panel, compose, panels_as_svg, save_png
 
 
 def draw_figures(study: Study, analysis: Analysis, folder: Path) -> None:
     """Write every figure that the rows allow into `folder`; one that does not apply is removed, if it is there."""
     for name, figure in _figures(study, analysis):
-        _save(figure, folder / f"{name}.png")
-
-
-def draw_grid(cells: Sequence[GridCell], folder: Path) -> None:
-    """Write `winrate_vs_temperature.png` and `winrate_vs_step.png`, where there are several of these."""
-    _save(winrate_vs_temperature(cells), folder / "winrate_vs_temperature.png")
-    _save(winrate_vs_step(cells), folder / "winrate_vs_step.png")
-
-
-def draw_pairs(parts: Parts, *, delta: Path, scores: Path) -> None:
-    """Write the two figures of preference data as a reward model scores it; no data, no figures."""
-    _save(delta_hist(parts) if parts else None, delta)
-    _save(score_hist(parts) if parts else None, scores)
-
-
-def draw_training_of_reward_model(before: ScoredRows, after: ScoredRows, folder: Path) -> None:
-    """Write `delta_hist.png` and `score_hist.png` of the trained model's scores of held-out pairs, and beside them
-    `score_distribution-beforetrain.png` and `score_distribution-new.png`, which have the same axes.
-    """
-    untrained, trained = {"before training": before}, {"after training": after}
-    draw_pairs({"": after}, delta=folder / "delta_hist.png", scores=folder / "score_hist.png")
-    _save(score_hist(untrained, alongside=trained), folder / "score_distribution-beforetrain.png")
-    _save(score_hist(trained, alongside=untrained), folder / "score_distribution-new.png")
+        save_or_remove(figure, folder / f"{name}.png")
 
 
 ReportSection = Literal["answer", "scores", "lengths", "judges", "diversity", "subsets", "training"]
@@ -145,10 +123,3 @@ def _figures(study: Study, analysis: Analysis) -> Iterator[tuple[str, Figure | N
 
 def _composed(panels: Sequence[Panel]) -> Figure | None:
     return compose(panels) if panels else None
-
-
-def _save(figure: Figure | None, path: Path) -> None:
-    if figure is None:
-        path.unlink(missing_ok=True)
-    else:
-        save_png(figure, path)

@@ -12,7 +12,6 @@ from preflab.core.origins import LEAKED, leak_words
 from preflab.stats.definitions import MEAN_PREFERENCE, SHORT
 from preflab.stats.results import Agreement, Contest, Depth, Finding, ModelFigures
 from preflab.stats.study import Judge, Study
-from preflab.studies.compare.trust import reasons_for_distrust, reasons_for_trust
 from preflab.stats.wording import (
     FEWEST_PROMPTS,
     MANY_EMPTY,
@@ -27,6 +26,7 @@ from preflab.stats.wording import (
     side,
     who,
 )
+from preflab.studies.compare.trust import reasons_for_distrust, reasons_for_trust
 
 MOST = 7
 MOST_MODELS = 3  # that get a sentence of their own

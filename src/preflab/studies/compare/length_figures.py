@@ -8,10 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from preflab.stats.definitions import win_rate_head
-from preflab.stats.results import Analysis, Contest, ModelFigures
-from preflab.stats.study import Study
-from preflab.stats.wording import number
 from preflab.page.marks import (
     MANY,
     PERCENT,
@@ -26,6 +22,10 @@ from preflab.page.marks import (
     rows_height,
 )
 from preflab.page.style import INK, Panel, compose, looks, shown
+from preflab.stats.definitions import win_rate_head
+from preflab.stats.results import Analysis, Contest, ModelFigures
+from preflab.stats.study import Study
+from preflab.stats.wording import number
 
 
 def length_analysis(study: Study, analysis: Analysis, model: str) -> Figure:

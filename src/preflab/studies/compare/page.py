@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from preflab.core.durable import read_object
+from preflab.core.rundir import write_text
+from preflab.page.layout import lay_out
 from preflab.stats.definitions import STD, TIES_HALF
 from preflab.stats.results import Analysis
 from preflab.stats.study import Study
-from preflab.core.durable import read_object
-from preflab.studies.compare.figures import ReportFigure, report_figures
 from preflab.studies.compare.cases import pack_cases
-from preflab.page.layout import lay_out
+from preflab.studies.compare.figures import ReportFigure, report_figures
 from preflab.studies.compare.sections import making, sections
-from preflab.core.rundir import write_text
 
 SCRIPTS = ("data.js", "diff.js", "browser.js", "controls.js")
 

@@ -8,9 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from preflab.stats.results import Analysis
-from preflab.stats.study import Study
-from preflab.stats.wording import number
 from preflab.page.marks import (
     MANY,
     Values,
@@ -21,6 +18,9 @@ from preflab.page.marks import (
     muted_note,
 )
 from preflab.page.style import INK, MUTED, Look, Panel, compose, looks, shown
+from preflab.stats.results import Analysis
+from preflab.stats.study import Study
+from preflab.stats.wording import number
 
 
 def paired_scores(study: Study, scorer: str, model: str, opponent: str) -> tuple[Values, Values]:

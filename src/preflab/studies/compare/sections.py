@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from preflab.core.rundir import to_json
+from preflab.page.cells import Cell, Table, estimate
+from preflab.page.origins import TITLE, as_run_tables, overlap_remarks
 from preflab.stats.definitions import STD_SHORT, win_rate_head
 from preflab.stats.results import Analysis, Contest, Depth, Finding, ModelFigures
 from preflab.stats.study import Judge, Study
 from preflab.stats.wording import KINDS, NOTHING, SHARES, capital, exact_percent, number, p_value, span
 from preflab.studies.compare.figures import ReportFigure, ReportSection
-from preflab.page.origins import TITLE, as_run_tables, overlap_remarks
-from preflab.page.cells import Cell, Table, estimate
-from preflab.core.rundir import to_json
 
 LONGEST_TEXT = 300  # characters of a text in a table
 

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from preflab.core.origins import trained_on
-from preflab.stats.definitions import SHORT, STD, definition_of
-from preflab.stats.results import Analysis, Contest, Estimate
-from preflab.stats.study import Study, score_difference, verdict
 from preflab.core.rundir import write_json, write_text
 from preflab.page.cases import cases_as_markdown, gains, prompt_text
 from preflab.page.winrates import csv_text, write_winrates
+from preflab.stats.definitions import SHORT, STD, definition_of
+from preflab.stats.results import Analysis, Contest, Estimate
+from preflab.stats.study import Study, score_difference, verdict
 
 Row = dict[str, Any]
 

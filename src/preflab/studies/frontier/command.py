@@ -12,30 +12,39 @@ from typing import Any
 import torch
 from torch import nn
 
-from preflab.studies.frontier.rows import HEAD, best_of_measures, lowest_proxy, policy_measures
 from preflab.core.config import dump_settings, shared_values
+from preflab.core.output import alone_with, explaining_memory, finish_output, open_output
+from preflab.core.records import Completion, UserError, messages_to_json
+from preflab.core.rundir import (
+    digest_file,
+    fingerprint,
+    read_jsonl,
+    stage_state,
+    write_json,
+    write_jsonl,
+    write_manifest,
+)
+from preflab.core.terminal import progress_bar, say
 from preflab.data.fields import excerpt
+from preflab.data.splits import template_of
 from preflab.data.tokenize import ChatTemplate
-from preflab.sample.sampling import Prompt
+from preflab.judge.players import Entry, read_entries
 from preflab.model.adapters import Task, adapter_base
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
 from preflab.model.responses import Model, ResponseRewards
 from preflab.model.snapshots import final_model
-from preflab.data.splits import template_of
-from preflab.studies.frontier.settings import FrontierSettings, RolloutSettings
 from preflab.sample.generate import read_prompts
-from preflab.core.output import alone_with, explaining_memory, finish_output, open_output
-from preflab.judge.players import Entry, model_of, read_entries
-from preflab.studies.report import FrontierResult, report_frontier
 from preflab.sample.rollouts import divergences, proxy_rewards, sample_responses
-from preflab.rewards.score import check_rewards
-from preflab.train.settings import GenerateSettings
-from preflab.train.stage import fingerprint_weights, make_accelerator
-from preflab.core.records import Completion, UserError, messages_to_json
-from preflab.core.rundir import digest_file, fingerprint, read_jsonl, stage_state, write_json, write_jsonl, write_manifest
+from preflab.sample.sampling import Prompt
+from preflab.sample.score import check_rewards
+from preflab.sample.settings import GenerateSettings
 from preflab.sandbox.gold import gold_reward, read_prompt
-from preflab.core.terminal import progress_bar, say
+from preflab.studies.frontier.report import FrontierResult, report_frontier
+from preflab.studies.frontier.rows import HEAD, best_of_measures, lowest_proxy, policy_measures
+from preflab.studies.frontier.settings import FrontierSettings, RolloutSettings
+from preflab.train.as_run import model_of
+from preflab.train.stage import fingerprint_weights, make_accelerator
 
 Row = dict[str, Any]
 

@@ -20,8 +20,8 @@ from itertools import pairwise
 import numpy as np
 from scipy.stats import t
 
-from preflab.studies.frontier.rows import Curve, known_means
 from preflab.stats.statistics import CONFIDENCE, Floats
+from preflab.studies.frontier.rows import Curve, known_means
 
 FEWEST_SEEDS = 2
 """A single run does not tell how much runs differ, so it is not compared."""

@@ -19,9 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from preflab.studies.frontier.rows import Curve, Frontier, best_of_n, curves
-from preflab.studies.frontier.findings import BEST_OF_N, yardstick_of
 from preflab.page.style import BLUE, GREY, INK, STYLE, VERMILION, WIDTH, Panel, save_png, shown
+from preflab.studies.frontier.findings import BEST_OF_N, yardstick_of
+from preflab.studies.frontier.rows import Curve, Frontier, best_of_n, curves
 
 COLUMNS = 4
 HEIGHT = 1.75

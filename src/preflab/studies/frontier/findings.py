@@ -15,10 +15,10 @@ from itertools import combinations
 
 import numpy as np
 
-from preflab.studies.frontier.rows import Curve, Frontier, Point, best_of_n, curves
-from preflab.studies.frontier.differences import FEWEST_SEEDS, Difference, Side, difference, gold_at, trained_sides
 from preflab.stats.results import Finding
 from preflab.stats.wording import FEWEST_PROMPTS, UNIT, exact_percent, listed, number, prompts
+from preflab.studies.frontier.differences import FEWEST_SEEDS, Difference, Side, difference, gold_at, trained_sides
+from preflab.studies.frontier.rows import Curve, Frontier, Point, best_of_n, curves
 
 LEVELS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Nats of KL at which objectives are compared; those are read that most of them reach."""

@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from preflab.stats.statistics import Floats, floats, per_prompt
 from preflab.core.records import DisagreementError, UserError
 from preflab.core.rundir import read_json, read_jsonl
+from preflab.stats.statistics import Floats, floats, per_prompt
 
 Row = Mapping[str, Any]
 MEASURES = ("kl", "gold", "proxy")

@@ -7,9 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from preflab.core.config import Positional, Settings, Values
+from preflab.core.config import MOST_SEED, Positional, Settings, Values
 from preflab.data.columns import COLUMNS_HELP, ColumnNames
-from preflab.train.settings import MOST_SEED, Dtype, GenerateSettings, ModelSettings
+from preflab.model.settings import Dtype, ModelSettings
+from preflab.sample.settings import GenerateSettings
 
 
 class RolloutSettings(Settings):

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from preflab.studies.frontier.rows import Frontier, Point, best_of_n, curves
-from preflab.studies.frontier.findings import BEST_OF_N
-from preflab.stats.wording import NOTHING, number
 from preflab.core.rundir import write_text
 from preflab.page.cases import markdown_cell
 from preflab.page.winrates import Row, csv_text
+from preflab.stats.wording import NOTHING, number
+from preflab.studies.frontier.findings import BEST_OF_N
+from preflab.studies.frontier.rows import Frontier, Point, best_of_n, curves
 
 
 def write_frontier_tables(frontier: Frontier, folder: Path) -> None:

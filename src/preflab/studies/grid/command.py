@@ -8,18 +8,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from preflab.core.origins import Origin, trained_on
 from preflab.core.config import dump_settings, named
-from preflab.data.answers import is_answer_file
 from preflab.core.durable import read_object
-from preflab.model.snapshots import snapshots_of, step_of
-from preflab.train.as_run import origin_of
+from preflab.core.origins import Origin, trained_on
+from preflab.core.output import alone
+from preflab.core.records import UserError
+from preflab.core.rundir import read_jsonl, write_json, write_manifest
+from preflab.core.terminal import progress_bar
+from preflab.data.answers import is_answer_file
 from preflab.judge.command import judge_pairs_with, make_judge, spec_of
 from preflab.judge.judges import Maker
-from preflab.core.output import alone
-from preflab.studies.panel import read_judges, try_out
+from preflab.judge.origins import origin_of
 from preflab.judge.players import Entry, read_entries, short_name
-from preflab.studies.report import GridResult, report_grid
+from preflab.model.snapshots import snapshots_of, step_of
 from preflab.studies.files import (
     answers_of,
     generate_for_study,
@@ -30,10 +31,9 @@ from preflab.studies.files import (
     side,
     study_prompts,
 )
-from preflab.studies.settings import GridSettings
-from preflab.core.records import UserError
-from preflab.core.rundir import read_jsonl, write_json, write_manifest
-from preflab.core.terminal import progress_bar
+from preflab.studies.grid.report import GridResult, report_grid
+from preflab.studies.grid.settings import GridSettings
+from preflab.studies.panel import read_judges, try_out
 
 
 @dataclass(frozen=True, slots=True)

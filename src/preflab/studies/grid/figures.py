@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from preflab.stats.definitions import win_rate_head
-from preflab.studies.grid.findings import Lines, step_lines, temperature_lines
-from preflab.stats.results import GridCell
 from preflab.page.marks import PERCENT, name_ends
-from preflab.page.style import INK, Panel, compose, looks, shown
+from preflab.page.style import INK, Panel, compose, looks, save_or_remove, shown
+from preflab.stats.definitions import win_rate_head
+from preflab.stats.results import GridCell
+from preflab.studies.grid.findings import Lines, step_lines, temperature_lines
 
 
 def winrate_vs_temperature(cells: Sequence[GridCell]) -> Figure | None:
@@ -67,3 +68,9 @@ def _panel(judge: str, opponent: str, lines: Lines, label: str, rate: str) -> Pa
         name_ends(axis, ends, [styles[name].color for name in lines])
 
     return Panel(f"Against {shown(opponent, 16)}, {shown(judge, 18)} judging", draw)
+
+
+def draw_grid(cells: Sequence[GridCell], folder: Path) -> None:
+    """Write `winrate_vs_temperature.png` and `winrate_vs_step.png`, where there are several of these."""
+    save_or_remove(winrate_vs_temperature(cells), folder / "winrate_vs_temperature.png")
+    save_or_remove(winrate_vs_step(cells), folder / "winrate_vs_step.png")

@@ -1,8 +1,8 @@
 """A grid in words: how well each model does, and what temperature and training steps change.
 
-As in `preflab.studies.compare.findings`, no difference is claimed that the intervals do not show. What a sentence tells of is
-picked from many: the best of all cells, the lines that change most. So its intervals hold for all of those together, at
-95 % (Bonferroni); the intervals of tables and figures hold for each cell by itself.
+No difference is claimed that the intervals do not show. What a sentence tells of is picked from many: the best of all
+cells, the lines that change most. So its intervals hold for all of those together, at 95 % (Bonferroni); the intervals
+of tables and figures hold for each cell by itself.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import replace
 from scipy.stats import t
 
 from preflab.core.origins import LEAKED, leak_words
-from preflab.studies.compare.findings import TONES
 from preflab.stats.results import Estimate, Finding, GridCell
 from preflab.stats.statistics import CONFIDENCE
 from preflab.stats.wording import FEWEST_PROMPTS, MANY_EMPTY, interval, listed, percent, prompts, side
+from preflab.studies.compare.findings import TONES
 
 MOST_MODELS = 3  # that get a sentence of their own from each judge
 

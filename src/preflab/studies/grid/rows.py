@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from preflab.stats.alignment import align
 from preflab.core.origins import leaks_of
-from preflab.judge.file_figures import file_figures, shares_empty
-from preflab.stats.results import Contest, GridCell
-from preflab.judge.verdicts import VerdictFile, read_verdicts
 from preflab.core.records import Message, UserError, messages_from_json
 from preflab.core.rundir import read_json, read_jsonl
+from preflab.judge.file_figures import file_figures, shares_empty
+from preflab.judge.verdicts import VerdictFile, read_verdicts
+from preflab.stats.alignment import align
+from preflab.stats.results import Contest, GridCell
 
 
 def read_grid(folder: Path, *, seed: int = 0) -> tuple[GridCell, ...]:

@@ -15,31 +15,40 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from preflab.stats.definitions import ACCURACY, STD
-from preflab.stats.statistics import draw_resamples, numbered, ratio_estimate, wilson
+from preflab.core.durable import read_object
+from preflab.core.output import alone, beside, explaining_memory, finish_output, open_output
+from preflab.core.records import Comparison, UserError
+from preflab.core.rundir import read_jsonl, write_json
+from preflab.core.terminal import progress_bar
+from preflab.core.ties import ROUNDING, Precision
 from preflab.data.answers import apart
 from preflab.data.batches import plan_evaluation
 from preflab.data.cache import TokenizedDataset, tokenized
 from preflab.data.comparisons import NamedFormat, choose_formats, read_comparisons
-from preflab.data.fields import excerpt
 from preflab.data.sources import Source, open_sources, sample_rows
+from preflab.data.splits import check_rows, count_by_reason, tell_notes, template_of
 from preflab.data.tokenize import ChatTemplate, Dropped
-from preflab.core.durable import read_object
-from preflab.studies.compare.figures import draw_pairs
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
 from preflab.model.responses import Model, ResponseRewards, check_positions, collator
-from preflab.data.splits import check_rows, count_by_reason, tell_notes, template_of
-from preflab.core.output import alone, beside, explaining_memory, finish_output, open_output
-from preflab.train.settings import ScoreSettings
-from preflab.train.stage import fingerprint_weights, make_accelerator
-from preflab.core.records import Comparison, UserError
-from preflab.core.rundir import read_jsonl, write_json
-from preflab.rewards.rows import Row, accuracies_of, extremes, not_scored, score_rows, scored, scores_of, summarize
-from preflab.core.terminal import progress_bar
-from preflab.core.ties import ROUNDING, Precision
+from preflab.rewards.figures import draw_pairs
+from preflab.rewards.rows import (
+    Row,
+    accuracies_of,
+    extremes,
+    not_scored,
+    sample_lines,
+    score_rows,
+    scored,
+    scores_of,
+    summarize,
+)
+from preflab.sample.settings import ScoreSettings
+from preflab.stats.definitions import ACCURACY, STD
+from preflab.stats.statistics import draw_resamples, numbered, ratio_estimate, wilson
 from preflab.train.loop import response_values
 from preflab.train.rows import RankedRows
+from preflab.train.stage import fingerprint_weights, make_accelerator
 
 
 @dataclass(frozen=True)
@@ -71,23 +80,9 @@ _MEANINGS = {
 }
 
 
-def sample_lines(samples: Mapping[str, Row]) -> list[str]:
-    """The response with the highest and that with the lowest reward, as lines to read."""
-    return [
-        f"  {name} reward {row['score']:.4g}, row {row['row']}: {excerpt(prompt_words(row['prompt']))} -> "
-        f"{excerpt(row['response'])}"
-        for name, row in samples.items()
-    ]
-
-
-def prompt_words(prompt: str | Sequence[Mapping[str, str]]) -> str:
-    """What was asked, of a prompt as text or as messages."""
-    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
-
-
 @alone("output")
 def score_responses(settings: ScoreSettings) -> ScoreResult:
-    """Score every response of the data with a reward model; the lines are described at `preflab.rewards.rows.score_rows`."""
+    """Score every response of the data with a reward model; see `preflab.rewards.rows.score_rows`."""
     accelerator = make_accelerator()
     template = template_of(
         settings.reward_model,

@@ -9,21 +9,20 @@ import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from preflab.core.output import alone
+from preflab.core.rundir import read_json, write_json
+from preflab.core.ties import is_score
 from preflab.data.tokenize import ChatTemplate
-from preflab.studies.compare.figures import draw_training_of_reward_model
 from preflab.model.responses import ResponseRewards, collator
+from preflab.rewards.figures import draw_training_of_reward_model
+from preflab.rewards.rows import extremes, sample_lines
 from preflab.train.fit import always, fit
 from preflab.train.model import save_trained
-from preflab.core.output import alone
 from preflab.train.prepare import prepare
 from preflab.train.push import push_at_evaluations
-from preflab.rewards.score import sample_lines
+from preflab.train.rows import RankedRows
 from preflab.train.settings import RewardSettings
 from preflab.train.stage import TrainResult, announce, finish_training
-from preflab.core.rundir import read_json, write_json
-from preflab.rewards.rows import extremes
-from preflab.core.ties import is_score
-from preflab.train.rows import RankedRows
 from preflab.train.steps import reward_step
 
 RESULTS = "reward_model_eval_results.json"

@@ -1,0 +1,43 @@
+"""Settings of what runs a whole chain, and of reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from preflab.core.config import MOST_SEED, Positional, Settings
+
+
+class RunSettings(Settings):
+    """Run an experiment: its stages in their order, each as far as it is not done, and one report at the end."""
+
+    experiment: Annotated[Path, Positional()] = Field(
+        description="The experiment's file, as docs/experiments.md has it."
+    )
+    assignments: Annotated[tuple[str, ...], Positional()] = Field(
+        default=(),
+        description="key=value: a value (model=./my-model), a stage's setting (dpo.beta=0.2), what it sweeps "
+        "(dpo.sweep.beta=[0.1,0.2]), a setting for all (settings.seed=1), or output_dir.",
+    )
+    overwrite: bool = Field(
+        default=False, description="Discard, and make anew, stages made from other inputs, and all that follows them."
+    )
+    dry_run: bool = Field(default=False, description="Run nothing: show the stages, and what they will take.")
+
+
+class QuickstartSettings(Settings):
+    """The whole chain on the embedded sandbox: data, base model, SFT, reward model, DPO, responses, gold rewards."""
+
+    output_dir: Path = Field(
+        default=Path("runs/quickstart"), description="Folder of the run; an unfinished one is gone on with."
+    )
+    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the world and of all training.")
+    overwrite: bool = Field(default=False, description="Discard what the folder holds and start anew.")
+
+
+class ReportSettings(Settings):
+    """Make tables, figures and the report of a comparison, a grid, a frontier or an experiment again, from its rows."""
+
+    folder: Annotated[Path, Positional()] = Field(description="Folder of a comparison, grid, frontier or experiment.")

@@ -1,0 +1,45 @@
+"""The rows of a grid -> its tables and figures; no model is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from preflab.page.winrates import grid_row, write_winrates
+from preflab.stats.results import GridCell
+from preflab.stats.wording import TONE_MARKS, interval, meanings, percent
+from preflab.studies.grid.figures import draw_grid
+from preflab.studies.grid.findings import grid_findings
+from preflab.studies.grid.rows import read_grid
+
+
+@dataclass(frozen=True)
+class GridResult:
+    """What a grid found, as `analysis/winrates.*` has it."""
+
+    output_dir: Path
+    cells: tuple[GridCell, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{cell.model} {'' if cell.step is None else f'step {cell.step} '}T={cell.temperature:g}: "
+            + (
+                f"{percent(cell.win_rate.value)} against {cell.opponent} ({interval(cell.win_rate)}, "
+                f"{cell.win_rate.n} prompts), says {cell.judge}"
+                if cell.win_rate
+                else f"nothing judged, {cell.errors} errors"
+            )
+            for cell in self.cells
+        ]
+        said = [f"{TONE_MARKS.get(found.tone, ' ')} {found.text}" for found in grid_findings(self.cells)]
+        lines += meanings(cell.definition for cell in self.cells)
+        return "\n".join([*said, *lines, f"tables and figures: {self.output_dir / 'analysis'}"])
+
+
+def report_grid(folder: Path) -> GridResult:
+    """Tables and figures of a grid from its rows alone."""
+    cells = read_grid(folder)
+    if cells:
+        write_winrates([grid_row(cell) for cell in cells], folder / "analysis")
+        draw_grid(cells, folder / "analysis")
+    return GridResult(folder, cells)
