@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tiny_runs
+from no_pictures import draw_nothing
 from tiny_studies import tiny_study
 
 from preflab.core.origins import AsRun, Leak, Origin, Run, as_run_of, leak_words, leaks_of
@@ -110,7 +111,7 @@ def test_prompts_of_all_trainings_count(runs: dict[str, Path]) -> None:
 def compared(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("compare") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("preflab.studies.report.draw_figures", lambda *_: None)
+        draw_nothing(patch)
         compare_models(
             CompareSettings(
                 models=(f"base={runs['base']}", str(runs["dpo"])),

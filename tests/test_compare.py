@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import tiny_runs
+from no_pictures import PAGE, draw_nothing
 
 from preflab import cli
 from preflab.core.records import UserError
@@ -69,8 +70,7 @@ def done(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> t
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without figures, which take longer than all the rest."""
-    monkeypatch.setattr("preflab.studies.report.draw_figures", lambda *_: None)
-    monkeypatch.setattr("preflab.studies.report.write_report", lambda *_: None)
+    draw_nothing(monkeypatch, PAGE)
 
 
 def test_the_study_has_everybodys_answers_and_scores(done: tuple[ReportResult, Study]) -> None:

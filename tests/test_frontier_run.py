@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import tiny_runs
 import torch
+from no_pictures import draw_nothing
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from preflab.core.records import Completion, Message, TokenizedComparison, UserError
@@ -154,7 +155,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures take longer to draw than these runs take."""
-    monkeypatch.setattr("preflab.studies.report.draw_frontier", lambda *_: None)
+    draw_nothing(monkeypatch)
 
 
 def settings(runs: Path, out: Path, **changes: Any) -> FrontierSettings:

@@ -18,6 +18,7 @@ import tiny_runs
 import yaml
 from hand_experiments import stage, write_experiment, write_grid, write_study, write_training
 from mutations import as_json, as_lines, broken, call, changed, complaint, damage
+from no_pictures import draw_nothing
 from test_frontier import write_frontier
 from test_winrate import write as write_verdicts
 
@@ -314,8 +315,7 @@ STUDIES = ("compare", "grid", "frontier", "experiment")
 def test_studies(first: int, compared: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """One file of a finished study is broken: its report is made of what is whole, or refused."""
     as_svg = style.as_svg
-    for name in ("draw_figures", "draw_grid", "draw_frontier"):
-        monkeypatch.setattr(f"preflab.studies.report.{name}", lambda *_: None)
+    draw_nothing(monkeypatch)
     folder, whole = tmp_path / "studies", folders_of_studies(tmp_path / "whole", compared)
     for seed, chance in seeds(first, "studies"):
         drawn = as_svg if seed % 10 == 0 else lambda *_, **__: "<svg></svg>"  # most of the time goes into pictures

@@ -15,6 +15,7 @@ import fake_stages
 import pytest
 import tiny_runs
 from mutations import as_json, as_lines, call, complaint, damage, spoiled
+from no_pictures import draw_nothing
 from safetensors.torch import save_file
 from test_fuzz import ROWS, Capture, blocks, independent, seeds
 from test_resume import cut_off
@@ -218,8 +219,7 @@ def studies(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def without_pictures(patch: pytest.MonkeyPatch) -> None:
-    for name in ("draw_figures", "draw_grid", "draw_frontier"):
-        patch.setattr(f"preflab.studies.report.{name}", lambda *_: None)
+    draw_nothing(patch)
     patch.setattr("preflab.page.style.as_svg", lambda *_, **__: "<svg></svg>")
 
 

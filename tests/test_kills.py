@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from no_pictures import draw_nothing
 from tiny_runs import LORA, run, write_model
 
 from preflab.experiment.run import run_experiment
@@ -199,12 +200,7 @@ def run_all(root: Path) -> None:
     read_end, write_end = os.pipe()
     judge = fork(lambda: serve_judge(write_end))
     os.environ["FAKE_JUDGE"], os.environ["OPENAI_API_KEY"] = os.read(read_end, 200).decode(), "key-of-this-account"
-    for place in (
-        "report.draw_figures",
-        "report.draw_grid",
-        "score.draw_pairs",
-    ):  # what takes longest, and is not compared
-        pytest.MonkeyPatch().setattr(f"preflab.recipes.{place}", lambda *_, **__: None)
+    draw_nothing(pytest.MonkeyPatch(), "preflab.sample.score.draw_pairs")  # they take longest, and are not compared
     try:
         assert wait(fork(lambda: write_model(root / "tiny"))) == 0
         all_commands = commands(root)

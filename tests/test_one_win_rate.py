@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_runs
+from no_pictures import draw_nothing
 from tiny_studies import tiny_study
 
 from preflab.cli import main
@@ -151,7 +152,7 @@ def test_all_commands_give_the_win_rate_that_the_rows_give(tmp_path: Path, asked
 
 def test_a_grid_gives_it_too(tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_runs.write_model(tmp_path / "model")
-    monkeypatch.setattr("preflab.studies.report.draw_grid", lambda *_: None)
+    draw_nothing(monkeypatch)
     prompts = "sandbox:preferences?rows=12&split=test&seed=3"
     settings: dict[str, Any] = {"models": (f"m={model}",), "temperatures": (1.0,), "prompts": (prompts,)}
     settings |= {"max_new_tokens": 6, "num_return_sequences": 3, "dtype": "float32", "out": tmp_path / "grid"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from no_pictures import draw_nothing
 
 from preflab.core.rundir import read_json, read_jsonl
 from preflab.experiment import quickstart
@@ -21,7 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> quickstart.QuickstartResult
         sizes = {"DEMONSTRATIONS": 64, "PREFERENCES": 64, "EVAL_ROWS": 40, "PROMPTS": 12}
         for name, size in sizes.items():
             patch.setattr(quickstart, name, size)
-        patch.setattr("preflab.studies.report.draw_figures", lambda *_: None)  # they take longer than all the rest
+        draw_nothing(patch)
         patch.setenv("PREFLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
         settings = QuickstartSettings(output_dir=tmp_path_factory.mktemp("runs") / "quickstart")
         first = quickstart.run_quickstart(settings)

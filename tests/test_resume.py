@@ -201,7 +201,7 @@ def cut_off(monkeypatch: pytest.MonkeyPatch, kind: str, model: Path, folder: Pat
 
     with monkeypatch.context() as patch:
         recipe = kind if kind in ("sft", "reward") else "preferences"
-        patch.setattr(f"preflab.recipes.{recipe}.save_trained", stopped)
+        patch.setattr(f"preflab.train.{recipe}.save_trained", stopped)
         with pytest.raises(KeyboardInterrupt):
             run(kind, model, folder, **changes)
 
@@ -224,7 +224,7 @@ def test_a_run_does_not_go_on_under_another_plan(
     def on(machine: dict[str, Any]) -> None:
         for name, value in machine.items():
             module = "stage" if name == "has_bf16" else "fit"
-            monkeypatch.setattr(f"preflab.recipes.{module}.{name}", lambda *_, value=value: value)
+            monkeypatch.setattr(f"preflab.train.{module}.{name}", lambda *_, value=value: value)
 
     on(there)
     cut_off(monkeypatch, "sft", tiny, tmp_path / "run", bf16=None)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny_runs
 import torch
+from no_pictures import draw_nothing
 
 from preflab.core.records import UserError
 from preflab.core.rundir import read_json, read_jsonl
@@ -115,8 +116,7 @@ def test_compare_and_frontier_hold_to_it(tmp_path: Path, monkeypatch: pytest.Mon
     prompts = "sandbox:preferences?rows=4&split=test&seed=3"
     common: dict[str, Any] = {"prompts": (prompts,), "max_new_tokens": 5, "dtype": "float32"}
     generate_responses(GenerateSettings(model=NAME, revision="old", output=tmp_path / "old.jsonl", seed=42, **common))
-    monkeypatch.setattr("preflab.studies.report.draw_figures", lambda *_: None)
-    monkeypatch.setattr("preflab.studies.report.draw_frontier", lambda *_: None)
+    draw_nothing(monkeypatch)
     compare_models(CompareSettings(models=(NAME, f"{NAME}@old"), judge=("gold",), out=tmp_path / "c", **common))
     there = tmp_path / "c" / "responses"
     assert responses(there / "tiny-old.jsonl") == responses(tmp_path / "old.jsonl") != responses(there / "tiny.jsonl")

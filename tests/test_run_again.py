@@ -299,7 +299,7 @@ def test_what_has_nothing_to_do_loads_no_models_library() -> None:
     start()
     Path("again.py").write_text(
         "import sys, fake_stages\n"
-        "from preflab.recipes import run\n"
+        "from preflab.experiment import run\n"
         "run.STAGES = fake_stages.KINDS\n"
         "assert fake_stages.start().ran == ()\n"
         "assert not {'torch', 'transformers', 'numpy', 'matplotlib'} & sys.modules.keys(), sorted(sys.modules)\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from no_pictures import PAGE, draw_nothing
 
 from preflab.core.records import Judgement, Message, Pair, UserError
 from preflab.core.rundir import write_json, write_jsonl
@@ -20,8 +21,7 @@ from preflab.studies.rows import read_study
 
 @pytest.fixture(autouse=True)
 def _undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("draw_figures", "write_report"):
-        monkeypatch.setattr(f"preflab.studies.report.{name}", lambda *_: None)
+    draw_nothing(monkeypatch, PAGE)
 
 
 def responses(path: Path, word: str, prompts: int = 4) -> str:

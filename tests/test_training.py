@@ -1,4 +1,4 @@
-"""The recipes from data to folders, on the sandbox's model."""
+"""Trainings from data to folders, on the sandbox's model."""
 
 from __future__ import annotations
 
