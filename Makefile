@@ -24,9 +24,9 @@ kills: $(INSTALLED)  ## every command killed at random moments and started again
 # What decides by which kernels, in how many threads and in which order numbers are computed; each is one run.
 MACHINES ?= OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
 	OMP_NUM_THREADS=2 PREFLAB_TEST_ORDER=1
-NUMERICAL := $(addprefix tests/test_,$(addsuffix .py,against_trl against_trl_others against_trl_reward generate guards kto \
+NUMERICAL = $(foreach name,against_trl against_trl_others against_trl_reward generate guards kto \
 	load logps loop loop_objectives merge objectives objectives_runs objectives_theory precision prefix processes reference \
-	resume reward_reading score steps ties training))
+	resume reward_reading score steps ties training,$(wildcard tests/*/test_$(name).py))
 
 test-machines: $(INSTALLED)  ## the numerical tests as other processors run them; one of them: make test-machines MACHINES=…
 	@set -e; for setting in $(MACHINES); do echo "== $$setting"; env OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false \

@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Helpers lie in support/; tests of one room use some of another's. Programs that tests start find them too.
+ROOMS = [str(path) for path in sorted(Path(__file__).parent.iterdir()) if path.is_dir() and path.name[0] not in "_."]
+sys.path[:0] = ROOMS
+os.environ["PYTHONPATH"] = os.pathsep.join([*ROOMS, os.environ.get("PYTHONPATH", "")])
 
 # Read once, when huggingface_hub is imported: later is too late.
 os.environ["HF_HUB_OFFLINE"] = "1"

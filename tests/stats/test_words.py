@@ -57,7 +57,7 @@ def test_inspect_counts_as_the_report_does(text: str, tmp_path: Path) -> None:
 
 
 def test_the_page_splits_words_by_the_same_ranges() -> None:
-    script = (Path(preflab.__file__).parent / "report" / "diff.js").read_text()
+    script = (Path(preflab.__file__).parent / "page" / "diff.js").read_text()
     found = dict(re.findall(r"^const (HAN_AND_KANA|THAI|LAO|KHMER|BURMESE) =\s*\"(.*)\";$", script, re.MULTILINE))
     for name, pattern in found.items():
         long = re.sub(r"\\\\u\{(\w{5})\}", r"\\U000\1", pattern)

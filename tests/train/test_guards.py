@@ -297,7 +297,7 @@ def test_22_the_best_model_without_rows_to_tell_it_by_is_refused(
 def test_30_the_cpu_trains_in_float32_unless_it_is_told_otherwise(
     sft_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or is faster in bfloat16, which tests/test_precision.py is about."""
+    """Or is faster in bfloat16, which tests/model/test_precision.py is about."""
     needs_bf16()
     monkeypatch.setattr("preflab.train.stage.has_bf16", lambda _: False)
     run("dpo", sft_root / "tiny", tmp_path / "default", max_steps=3, bf16=None)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from tests.shared_cases import case
 
 from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.columns import renamed
@@ -14,7 +15,6 @@ from preflab.data.detect import choose_format
 from preflab.data.layouts import LAYOUTS
 from preflab.data.rows import parse_row
 from preflab.data.sources import open_source
-from tests.shared_cases import case
 
 Row = dict[str, Any]
 Q, BETTER, WORSE = "Why is the sky blue?", "Rayleigh scattering.", "No idea, sorry."

@@ -19,14 +19,14 @@ from preflab.core.rundir import read_jsonl
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 SMALL = ("--max-steps", "1", "--report-to", "none", "--max-length", "256", "--max-prompt-length", "128", "--no-bf16")
 
 
 def test_every_case_is_in_a_test() -> None:
     if not CASES.exists():
         pytest.skip(f"there are no cases at {CASES}")
-    text = "".join(path.read_text(encoding="utf-8") for path in sorted(TESTS.glob("test_*.py")))
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted(TESTS.rglob("test_*.py")))
     numbers = {folder.name: folder.name.partition("-")[0] for folder in CASES.iterdir() if folder.is_dir()}
     without = [
         name for name, number in numbers.items() if name not in text and not re.search(rf"def test_{number}_", text)

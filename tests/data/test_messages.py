@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from tests.shared_cases import case
 
 from preflab.core.records import Comparison, Message, RowError
 from preflab.data.comparisons import choose_formats, read_comparisons
@@ -14,7 +15,6 @@ from preflab.data.messages import unread_fields
 from preflab.data.rows import parse_row
 from preflab.data.sources import open_source
 from preflab.data.unpack import unpack
-from tests.shared_cases import case
 
 Row = dict[str, Any]
 Q, A, WORSE = "Why is the sky blue?", "Rayleigh scattering.", "No idea."

@@ -20,7 +20,7 @@ from preflab.experiment.settings import RunSettings
 from preflab.experiment.stages import STAGES
 from preflab.train.loop import StepReport, train
 
-SHIPPED = Path(__file__).parent.parent / "experiments"
+SHIPPED = Path(__file__).parents[2] / "experiments"
 TRAIN, HELD_OUT = "sandbox:preferences?rows=12", "sandbox:preferences?rows=8&split=test"
 
 

@@ -18,7 +18,7 @@ from preflab.experiment.stages import STAGES
 from preflab.objectives import OBJECTIVES
 from preflab.studies.frontier.rows import read_frontier
 
-FAMILY = Path(__file__).parents[1] / "experiments" / "family.yaml"
+FAMILY = Path(__file__).parents[2] / "experiments" / "family.yaml"
 SMALL = (
     *("seeds=[0]", "pool=40", "pairs=8", "prompts=12", "world.eval_rows=20", "base.train_data=sandbox:demonstrations"),
     *("frontier.best_of_n=[2]", "frontier.max_new_tokens=8", "settings.max_steps=1"),

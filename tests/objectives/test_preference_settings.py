@@ -24,7 +24,7 @@ from preflab.train.preference_settings import (
 )
 from preflab.train.settings import ObjectivesSettings
 
-DOCS = Path(__file__).parents[1] / "docs" / "objectives.md"
+DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"
 GIVEN: dict[str, Any] = {"model": "-", "train_data": ["-"]}
 of_every_objective = pytest.mark.parametrize("name", OBJECTIVES)
 

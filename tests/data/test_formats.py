@@ -15,7 +15,7 @@ from preflab.data.layouts import LAYOUTS
 from preflab.data.rows import parse_row
 
 Row = dict[str, Any]
-REAL_PAIRS = Path(__file__).parents[1].parent / "shared" / "data" / "hh-harmless-2000.jsonl.gz"
+REAL_PAIRS = Path(__file__).parents[3] / "shared" / "data" / "hh-harmless-2000.jsonl.gz"
 
 Q, BETTER, WORSE = "Why is the sky blue?", "Rayleigh scattering.", "No idea, sorry."
 ASKED = (Message("user", Q),)

@@ -11,7 +11,7 @@ import pytest
 
 from preflab.stats.tails import other_task
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "hh-harmless-2000.jsonl.gz"
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "hh-harmless-2000.jsonl.gz"
 
 
 @pytest.mark.parametrize(
