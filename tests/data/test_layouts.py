@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.shared_cases import case
+from shared_cases import case
 
 from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.columns import renamed

@@ -15,8 +15,7 @@ from tiny_runs import arguments, history, run, weights, write_model
 
 from preflab.cli import main
 from preflab.core.durable import read_metrics
-from preflab.rewards import train as reward
-from preflab.train import stage
+from preflab.train import reward, stage
 
 # Nine rows to evaluate on by fives, and 20 to train on by threes: each process has passes without rows, and a step may
 # have an odd number of batches.
