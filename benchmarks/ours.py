@@ -24,9 +24,9 @@ from preflab.model.load import load_model
 from preflab.model.responses import ResponseLogps, ResponseRewards, collator
 from preflab.model.tokenizers import load_tokenizer, pad_apart_from
 from preflab.objectives import dpo
-from preflab.train.loop import response_values, train
-from preflab.train.rows import RankedRows
-from preflab.train.steps import means, pair_step, reward_step
+from preflab.training.loop import response_values, train
+from preflab.training.rows import RankedRows
+from preflab.training.steps import means, pair_step, reward_step
 
 
 def main() -> None:

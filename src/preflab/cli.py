@@ -58,21 +58,21 @@ COMMANDS: Mapping[str, Command] = {
         help="List the formats of preference data that are known by name.",
     ),
     "train sft": Command(
-        settings="preflab.train.settings:SFTSettings",
-        run="preflab.train.sft:train_sft",
+        settings="preflab.training.settings:SFTSettings",
+        run="preflab.training.sft:train_sft",
         help="Train a model to write the responses of the data (supervised fine-tuning).",
         config=True,
     ),
     "train reward": Command(
-        settings="preflab.train.settings:RewardSettings",
-        run="preflab.train.reward:train_reward",
+        settings="preflab.training.settings:RewardSettings",
+        run="preflab.training.reward:train_reward",
         help="Train a reward model: one score for a response, higher for a preferred one.",
         config=True,
     ),
     **{
         f"train {name}": Command(
-            settings=f"preflab.train.preference_settings:{settings}",
-            run="preflab.train.preferences:train_preferences",
+            settings=f"preflab.training.preference_settings:{settings}",
+            run="preflab.training.preferences:train_preferences",
             help=about,
             config=True,
         )
@@ -96,8 +96,8 @@ COMMANDS: Mapping[str, Command] = {
         )
     },
     "objectives": Command(
-        settings="preflab.train.settings:ObjectivesSettings",
-        run="preflab.train.objectives:list_objectives",
+        settings="preflab.training.settings:ObjectivesSettings",
+        run="preflab.training.objectives:list_objectives",
         help="List the objectives: formula, what each needs, defaults, and where they come from.",
     ),
     "generate": Command(
@@ -112,13 +112,13 @@ COMMANDS: Mapping[str, Command] = {
         help="Score preference data, or responses, with a reward model.",
     ),
     "judge": Command(
-        settings="preflab.judge.settings:JudgeSettings",
-        run="preflab.judge.command:judge_responses",
+        settings="preflab.judging.settings:JudgeSettings",
+        run="preflab.judging.command:judge_responses",
         help="Let a judge (a language model, a reward model, a person) compare two files of responses.",
     ),
     "winrate": Command(
-        settings="preflab.judge.settings:WinrateSettings",
-        run="preflab.judge.winrate:compute_winrate",
+        settings="preflab.judging.settings:WinrateSettings",
+        run="preflab.judging.winrate:compute_winrate",
         help="Compute win rates from the rows of verdict files, and refuse a file that contradicts its own rows.",
     ),
     "compare": Command(
@@ -145,8 +145,8 @@ COMMANDS: Mapping[str, Command] = {
         help="Make tables, figures and the report of a comparison, grid, frontier or experiment again, from its rows.",
     ),
     "merge": Command(
-        settings="preflab.train.settings:MergeSettings",
-        run="preflab.train.merge:merge_adapter",
+        settings="preflab.training.settings:MergeSettings",
+        run="preflab.training.merge:merge_adapter",
         help="Merge an adapter into its model, and check that both answer alike.",
     ),
     "sandbox": Command(

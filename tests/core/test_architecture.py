@@ -24,9 +24,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("objectives", "stats", "model", "sandbox"),
     ("data", "page"),
     ("rewards",),
-    ("train",),
+    ("training",),
     ("sample",),
-    ("judge",),
+    ("judging",),
     ("studies",),
     ("experiment",),
     ("cli",),
@@ -37,7 +37,7 @@ BELOW: Mapping[str, set[str]] = {
 } | {"preflab": {room for rooms in FLOORS for room in rooms}}  # the public names, imported when they are asked for
 
 # The one loop serves every objective: what it is to do is handed to it. What draws and words figures loads no models.
-NEVER_IN_MODULE = {"preflab.train.loop": {"objectives"}}
+NEVER_IN_MODULE = {"preflab.training.loop": {"objectives"}}
 
 # What may be imported from outside the house, where that is restricted.
 STANDARD = set(sys.stdlib_module_names)
@@ -155,12 +155,20 @@ def test_the_public_names_are_those_that_type_checkers_see() -> None:
     ("file", "line", "violation"),
     [
         ("core/records.py", "import pydantic", "preflab.core.records imports pydantic"),
-        ("core/config.py", "from preflab.train import settings", "preflab.core.config imports preflab.train.settings"),
+        (
+            "core/config.py",
+            "from preflab.training import settings",
+            "preflab.core.config imports preflab.training.settings",
+        ),
         ("objectives/pairs.py", "import numpy as np", "preflab.objectives.pairs imports numpy"),
-        ("train/loop.py", "from preflab.objectives import dpo", "preflab.train.loop imports preflab.objectives"),
-        ("train/loop.py", "from preflab import objectives", "preflab.train.loop imports preflab.objectives"),
-        ("train/loop.py", "from ..objectives.pairs import dpo", "preflab.train.loop imports preflab.objectives.pairs"),
-        ("train/loop.py", "def f():\n    import preflab.studies", "preflab.train.loop imports preflab.studies"),
+        ("training/loop.py", "from preflab.objectives import dpo", "preflab.training.loop imports preflab.objectives"),
+        ("training/loop.py", "from preflab import objectives", "preflab.training.loop imports preflab.objectives"),
+        (
+            "training/loop.py",
+            "from ..objectives.pairs import dpo",
+            "preflab.training.loop imports preflab.objectives.pairs",
+        ),
+        ("training/loop.py", "def f():\n    import preflab.studies", "preflab.training.loop imports preflab.studies"),
         ("model/load.py", "from preflab.data.files import x", "preflab.model.load imports preflab.data.files"),
         ("stats/curves.py", "import torch.nn", "preflab.stats.curves imports torch"),
         ("page/curves.py", "from preflab.core import helper", "preflab.page.curves imports torch"),
@@ -169,8 +177,8 @@ def test_the_public_names_are_those_that_type_checkers_see() -> None:
     ],
 )
 def test_a_planted_violation_is_found(tmp_path: Path, file: str, line: str, violation: str) -> None:
-    plain = ("__init__", "core/records", "core/config", "train/settings", "objectives/__init__", "objectives/pairs")
-    for name in (*plain, "train/loop", "data/files", "studies/__init__"):
+    plain = ("__init__", "core/records", "core/config", "training/settings", "objectives/__init__", "objectives/pairs")
+    for name in (*plain, "training/loop", "data/files", "studies/__init__"):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / f"{name}.py").touch()
     assert violations(imports_of(tmp_path)) == []

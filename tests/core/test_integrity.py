@@ -24,8 +24,8 @@ from preflab.data.answers import read_answers
 from preflab.model.load import load_model
 from preflab.sample.generate import generate_responses
 from preflab.sample.settings import GenerateSettings
-from preflab.train import fit, reference
-from preflab.train.settings import MergeSettings
+from preflab.training import fit, reference
+from preflab.training.settings import MergeSettings
 
 # ---- folders -------------------------------------------------------------------------------------------------------
 
@@ -271,7 +271,7 @@ def test_an_evaluation_without_a_number_ends_the_run(
 
 
 def test_merging_leaves_a_whole_folder(trained: Path, tmp_path: Path) -> None:
-    from preflab.train.merge import merge_adapter
+    from preflab.training.merge import merge_adapter
 
     merge_adapter(MergeSettings(adapter=trained / "lora" / "adapter", output_dir=tmp_path / "merged"))
     check_files(tmp_path / "merged", read_json(tmp_path / "merged" / CHECKSUMS))

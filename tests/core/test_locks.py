@@ -24,8 +24,8 @@ from preflab.studies.compare.command import compare_models
 from preflab.studies.compare.settings import CompareSettings
 from preflab.studies.grid.command import run_grid
 from preflab.studies.grid.settings import GridSettings
-from preflab.train.merge import merge_adapter
-from preflab.train.settings import MergeSettings
+from preflab.training.merge import merge_adapter
+from preflab.training.settings import MergeSettings
 
 
 @contextmanager

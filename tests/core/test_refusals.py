@@ -21,16 +21,16 @@ from transformers import AutoModelForCausalLM
 
 from preflab.cli import main
 from preflab.core.records import UserError
-from preflab.judge.command import judge_responses
-from preflab.judge.settings import JudgeSettings
+from preflab.judging.command import judge_responses
+from preflab.judging.settings import JudgeSettings
 from preflab.sample.score import score_responses
 from preflab.sample.settings import ScoreSettings
 from preflab.studies.compare.command import compare_models
 from preflab.studies.compare.settings import CompareSettings
 from preflab.studies.frontier.command import measure_frontier
 from preflab.studies.frontier.settings import FrontierSettings
-from preflab.train.merge import merge_adapter
-from preflab.train.settings import MergeSettings
+from preflab.training.merge import merge_adapter
+from preflab.training.settings import MergeSettings
 
 PROMPTS = "sandbox:prompts?rows=3&seed=1"
 

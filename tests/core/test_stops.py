@@ -20,8 +20,8 @@ from preflab.model.load import load_model
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer
 from preflab.sample.sampling import Sampling, encode_prompts, generate
-from preflab.train.merge import merge_adapter
-from preflab.train.settings import MergeSettings
+from preflab.training.merge import merge_adapter
+from preflab.training.settings import MergeSettings
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from preflab.core.records import UserError
-from preflab.judge.command import _keep_what_a_person_judged
-from preflab.judge.verdicts import read_verdicts
+from preflab.judging.command import _keep_what_a_person_judged
+from preflab.judging.verdicts import read_verdicts
 from preflab.model.configs import own_stop_ids, read_config
 from preflab.model.load import load_model
 from preflab.sample.score import load_scores
 from preflab.studies.grid.command import _steps
 from preflab.studies.rows import read_study
-from preflab.train.as_run import model_of, overlap_of
+from preflab.training.as_run import model_of, overlap_of
 
 MODELS = [{"name": "a", "source": "x"}, {"name": "b", "source": "x"}]
 STUDY = {"title": "t", "models": MODELS, "judges": []}

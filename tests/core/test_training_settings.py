@@ -18,7 +18,7 @@ from preflab.core.output import explaining_memory
 from preflab.core.records import UserError
 from preflab.core.rundir import differences
 from preflab.data.batches import plan_training, tenth
-from preflab.train import fit
+from preflab.training import fit
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from preflab.data.command import inspect_data
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.settings import InspectSettings
 from preflab.data.sources import open_source, open_sources
-from preflab.judge.command import judge_responses
-from preflab.judge.estimate import Cost
-from preflab.judge.settings import JudgeSettings
+from preflab.judging.command import judge_responses
+from preflab.judging.estimate import Cost
+from preflab.judging.settings import JudgeSettings
 from preflab.studies.compare.settings import CompareSettings
 from preflab.studies.files import read_files, study_prompts
 

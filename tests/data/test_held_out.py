@@ -17,7 +17,7 @@ from preflab.data.overlap import LengthBias, Overlap, prompt_hash, row_hash, wha
 from preflab.data.sources import open_source, open_sources
 from preflab.data.splits import Splits, load_splits
 from preflab.data.tokenize import ChatTemplate
-from preflab.train.settings import SFTSettings
+from preflab.training.settings import SFTSettings
 
 Row = dict[str, Any]
 

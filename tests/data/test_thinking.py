@@ -9,7 +9,7 @@ import pytest
 
 from preflab.data.answers import read_answers
 from preflab.data.thinking import Spoken, after_thinking, split_reasoning
-from preflab.judge.parse import Reply, UnusableReplyError, read_reply
+from preflab.judging.parse import Reply, UnusableReplyError, read_reply
 
 HARMONY = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
 

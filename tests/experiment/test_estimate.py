@@ -21,7 +21,7 @@ from preflab.experiment.plan import Plan, PlannedStage
 from preflab.experiment.sizes import model_size
 from preflab.experiment.speed import Machine
 from preflab.experiment.work import Need
-from preflab.judge.settings import JudgeSettings
+from preflab.judging.settings import JudgeSettings
 from preflab.model.adapters import add_lora
 from preflab.model.load import load_model
 from preflab.sample.settings import GenerateSettings, ScoreSettings
@@ -30,8 +30,8 @@ from preflab.sandbox.tiny import build_tiny_model
 from preflab.studies.compare.settings import CompareSettings
 from preflab.studies.frontier.settings import FrontierSettings
 from preflab.studies.grid.settings import GridSettings
-from preflab.train.preference_settings import DPOSettings, SimPOSettings
-from preflab.train.settings import RewardSettings, SFTSettings
+from preflab.training.preference_settings import DPOSettings, SimPOSettings
+from preflab.training.settings import RewardSettings, SFTSettings
 
 PAIRS = "sandbox:preferences?rows=40&seed=3"
 TEST = "sandbox:preferences?rows=20&split=test&seed=3"

@@ -18,7 +18,7 @@ from preflab.experiment.plan import Plan, read_plan
 from preflab.experiment.run import RunResult, run_experiment
 from preflab.experiment.settings import RunSettings
 from preflab.experiment.stages import STAGES
-from preflab.train.loop import StepReport, train
+from preflab.training.loop import StepReport, train
 
 SHIPPED = Path(__file__).parents[2] / "experiments"
 TRAIN, HELD_OUT = "sandbox:preferences?rows=12", "sandbox:preferences?rows=8&split=test"
@@ -131,7 +131,7 @@ def test_a_training_that_was_stopped_goes_on_from_its_checkpoint(monkeypatch: py
                 raise KeyboardInterrupt
             yield report
 
-    monkeypatch.setattr("preflab.train.fit.train", stopping)
+    monkeypatch.setattr("preflab.training.fit.train", stopping)
     monkeypatch.setattr("preflab.experiment.report.report_experiment", lambda folder: folder / "report.html")
     with pytest.raises(KeyboardInterrupt):
         run_experiment(RunSettings(experiment=Path("sft.yaml")))

@@ -35,9 +35,9 @@ from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer
 from preflab.sample.generate import generate_responses
 from preflab.sample.settings import GenerateSettings
-from preflab.train.merge import merge_adapter
-from preflab.train.reward import train_reward
-from preflab.train.settings import MergeSettings
+from preflab.training.merge import merge_adapter
+from preflab.training.reward import train_reward
+from preflab.training.settings import MergeSettings
 
 PAIRS = [{"prompt": "Hello", "chosen": "Hi ! How can I help ?", "rejected": "What ?"}] * 3
 

@@ -25,7 +25,7 @@ from preflab.model.precision import pick_dtype
 from preflab.model.responses import ResponseLogps
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer, pad_apart_from
-from preflab.train.model import load_trainable
+from preflab.training.model import load_trainable
 
 CPU = torch.device("cpu")
 IDS = torch.tensor([[7, 30, 12, 45, 26, 99, 5, 18]])

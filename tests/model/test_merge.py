@@ -20,9 +20,9 @@ from preflab.model.prefix import prefix_batch
 from preflab.model.responses import PROBE, ResponseLogps, ResponseRewards
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer
-from preflab.train.merge import merge_adapter
-from preflab.train.model import load_trainable, save_trained
-from preflab.train.settings import MergeSettings
+from preflab.training.merge import merge_adapter
+from preflab.training.model import load_trainable, save_trained
+from preflab.training.settings import MergeSettings
 
 IDS = torch.tensor([[7, 300, 12, 45, 260, 99, 5, 18]])
 

@@ -29,7 +29,7 @@ from preflab.studies.compare.command import compare_models
 from preflab.studies.compare.settings import CompareSettings
 from preflab.studies.frontier.command import measure_frontier
 from preflab.studies.frontier.settings import FrontierSettings
-from preflab.train.model import load_trainable
+from preflab.training.model import load_trainable
 
 NAME = "someone/tiny"
 

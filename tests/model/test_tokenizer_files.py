@@ -20,8 +20,8 @@ from preflab.model.adapters import add_lora
 from preflab.model.load import load_model
 from preflab.model.save import save_model
 from preflab.model.tokenizers import PROBE, load_tokenizer
-from preflab.train.merge import merge_adapter
-from preflab.train.settings import MergeSettings
+from preflab.training.merge import merge_adapter
+from preflab.training.settings import MergeSettings
 
 
 def digits(backend: Tokenizer) -> None:

@@ -23,8 +23,8 @@ from preflab.data.tokenize import ChatTemplate
 from preflab.model.prefix import prefix_batch, separate_batch
 from preflab.model.responses import ResponseLogps
 from preflab.page.curves import curve_panels
-from preflab.train import preferences as recipe
-from preflab.train.rows import LabelledRows, MismatchedRows
+from preflab.training import preferences as recipe
+from preflab.training.rows import LabelledRows, MismatchedRows
 
 
 @pytest.fixture(scope="module")

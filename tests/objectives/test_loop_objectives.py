@@ -18,11 +18,11 @@ from preflab.data.batches import Indices
 from preflab.model.prefix import prefix_batch, separate_batch
 from preflab.model.responses import ResponseLogps, usual_attention
 from preflab.objectives import OBJECTIVES
-from preflab.train.loop import StepReport
-from preflab.train.preference_settings import PREFERENCE_SETTINGS, PreferenceSettings
-from preflab.train.preferences import _label_steps, _pair_step
-from preflab.train.rows import LabelledRows, RankedRows
-from preflab.train.steps import Responses, StepFn, means
+from preflab.training.loop import StepReport
+from preflab.training.preference_settings import PREFERENCE_SETTINGS, PreferenceSettings
+from preflab.training.preferences import _label_steps, _pair_step
+from preflab.training.rows import LabelledRows, RankedRows
+from preflab.training.steps import Responses, StepFn, means
 
 COUNT = 11  # steps of 8 and 3
 MIXTURE = "dpo and others"

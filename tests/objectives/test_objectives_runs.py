@@ -13,9 +13,9 @@ from tiny_runs import history, run, weights, write_model
 from preflab.core.durable import read_metrics
 from preflab.core.records import UserError
 from preflab.objectives import OBJECTIVES, Objective, dpo
-from preflab.train import preferences as recipe
-from preflab.train.preference_settings import PREFERENCE_SETTINGS
-from preflab.train.preferences import needs_reference
+from preflab.training import preferences as recipe
+from preflab.training.preference_settings import PREFERENCE_SETTINGS
+from preflab.training.preferences import needs_reference
 
 LN_2 = math.log(2)
 TABLE: Any = OBJECTIVES

@@ -14,15 +14,15 @@ from preflab import cli
 from preflab.core.config import load_settings
 from preflab.core.records import UserError
 from preflab.objectives import OBJECTIVES
-from preflab.train.objectives import NEEDS, KnownObjective, list_objectives
-from preflab.train.preference_settings import (
+from preflab.training.objectives import NEEDS, KnownObjective, list_objectives
+from preflab.training.preference_settings import (
     PREFERENCE_SETTINGS,
     PairSettings,
     PreferenceSettings,
     Term,
     settings_of,
 )
-from preflab.train.settings import ObjectivesSettings
+from preflab.training.settings import ObjectivesSettings
 
 DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"
 GIVEN: dict[str, Any] = {"model": "-", "train_data": ["-"]}
@@ -229,6 +229,6 @@ def test_the_page_says_when_to_use_each_and_its_examples_are_of_the_grammar(tmp_
     assert len(mixed("dpo", *re.findall(r'--mix "(.+?)"', text))) == 2
     (code,) = re.findall(r"```python\n# psi\.py\n(.+?)```", text, re.DOTALL)
     (tmp_path / "psi.py").write_text(code)
-    from preflab.train.psi import read_psi
+    from preflab.training.psi import read_psi
 
     assert read_psi(f"{tmp_path}/psi.py:cautious", label_smoothing=0.1)(0.5) == 0.25

@@ -15,10 +15,10 @@ from tiny_runs import history, run, write_model
 
 from preflab.core.records import UserError
 from preflab.objectives import PSI, PairLogps, dpo, psipo
-from preflab.train import preferences as recipe
-from preflab.train.preference_settings import PREFERENCE_SETTINGS
-from preflab.train.preferences import _pair_step
-from preflab.train.psi import psi_fingerprint, read_psi
+from preflab.training import preferences as recipe
+from preflab.training.preference_settings import PREFERENCE_SETTINGS
+from preflab.training.preferences import _pair_step
+from preflab.training.psi import psi_fingerprint, read_psi
 
 QUICK: dict[str, Any] = {"max_steps": 1, "eval_data": (), "save_strategy": "no"}
 

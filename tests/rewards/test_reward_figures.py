@@ -84,9 +84,9 @@ def test_training_a_reward_model_leaves_its_figures(reward_model: Path) -> None:
 def test_the_figures_are_of_the_rows_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
     with monkeypatch.context() as patch:
-        patch.setattr("preflab.train.reward.draw_training_of_reward_model", lambda *rows: given.update(rows=rows))
+        patch.setattr("preflab.training.reward.draw_training_of_reward_model", lambda *rows: given.update(rows=rows))
         model = write_model(tmp_path / "tiny")
-        monkeypatch.setattr("preflab.train.stage.draw_curves", lambda *_: None)
+        monkeypatch.setattr("preflab.training.stage.draw_curves", lambda *_: None)
         run("reward", model, tmp_path / "run", draw=True)
     before, after, folder = given["rows"]
     assert folder == tmp_path / "run"

@@ -17,10 +17,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from preflab.core.records import Comparison, Message
 from preflab.data.splits import template_of
-from preflab.judge.local_judges import reward_judge
-from preflab.judge.settings import JudgingSettings
+from preflab.judging.local_judges import reward_judge
+from preflab.judging.settings import JudgingSettings
 from preflab.stats.study import Judge
-from preflab.train.reward import train_reward
+from preflab.training.reward import train_reward
 
 TAILS = {"nothing": "", "line break": "\n", "eos": "{eos}", "eos, line break": "{eos}\n", "eos twice": "{eos}{eos}"}
 TURNS = (

@@ -26,11 +26,11 @@ from preflab.model.save import save_model
 from preflab.rewards.rows import summarize
 from preflab.sample.score import load_scores, score_responses
 from preflab.sample.settings import ScoreSettings
-from preflab.train.merge import merge_adapter
-from preflab.train.model import load_trainable
-from preflab.train.reward import train_reward
-from preflab.train.settings import MergeSettings, RewardSettings
-from preflab.train.steps import Responses, means, reward_step
+from preflab.training.merge import merge_adapter
+from preflab.training.model import load_trainable
+from preflab.training.reward import train_reward
+from preflab.training.settings import MergeSettings, RewardSettings
+from preflab.training.steps import Responses, means, reward_step
 
 # Pad tokens of their own, none, and one that is the terminator too (Pythia, Llama, Mistral).
 FAMILIES: dict[str, Any] = {

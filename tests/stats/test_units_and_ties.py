@@ -16,13 +16,13 @@ from preflab.core.records import Comparison, DisagreementError, Judgement, Messa
 from preflab.core.rundir import write_json, write_jsonl
 from preflab.experiment.report import build_report
 from preflab.experiment.settings import ReportSettings
-from preflab.judge.command import JudgeResult
-from preflab.judge.file_figures import FileFigures, file_figures
-from preflab.judge.judges import Job, ScoringJudge
-from preflab.judge.orders import BOTH
-from preflab.judge.settings import WinrateSettings
-from preflab.judge.verdicts import read_verdicts, write_verdicts
-from preflab.judge.winrate import compute_winrate
+from preflab.judging.command import JudgeResult
+from preflab.judging.file_figures import FileFigures, file_figures
+from preflab.judging.judges import Job, ScoringJudge
+from preflab.judging.orders import BOTH
+from preflab.judging.settings import WinrateSettings
+from preflab.judging.verdicts import read_verdicts, write_verdicts
+from preflab.judging.winrate import compute_winrate
 from preflab.rewards.rows import extremes, summarize
 from preflab.stats.judgements import leaning
 from preflab.stats.results import Contest

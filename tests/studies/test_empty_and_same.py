@@ -9,12 +9,12 @@ import pytest
 
 from preflab.core.origins import Leak
 from preflab.core.records import Message, Pair
-from preflab.judge import human
-from preflab.judge.command import JudgeResult, judge_pairs_with
-from preflab.judge.judges import HumanJudge, gold_judge
-from preflab.judge.settings import WinrateSettings
-from preflab.judge.verdicts import read_verdicts
-from preflab.judge.winrate import compute_winrate
+from preflab.judging import human
+from preflab.judging.command import JudgeResult, judge_pairs_with
+from preflab.judging.judges import HumanJudge, gold_judge
+from preflab.judging.settings import WinrateSettings
+from preflab.judging.verdicts import read_verdicts
+from preflab.judging.winrate import compute_winrate
 from preflab.page.winrates import grid_row
 from preflab.stats.results import Estimate, GridCell
 from preflab.stats.study import Judge

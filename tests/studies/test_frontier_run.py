@@ -19,7 +19,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from preflab.core.records import Completion, Message, TokenizedComparison, UserError
 from preflab.core.rundir import read_json, read_jsonl, write_jsonl
-from preflab.judge.players import read_entries
+from preflab.judging.players import read_entries
 from preflab.model.prefix import PrefixBatch, prefix_batch
 from preflab.model.responses import ResponseDivergences
 from preflab.sample import rollouts

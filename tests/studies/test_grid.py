@@ -11,7 +11,7 @@ import tiny_runs
 
 from preflab.core.records import UserError
 from preflab.core.rundir import read_jsonl, write_jsonl
-from preflab.judge.verdicts import read_verdicts
+from preflab.judging.verdicts import read_verdicts
 from preflab.studies.grid import command as grid
 from preflab.studies.grid.command import run_grid
 from preflab.studies.grid.rows import read_grid

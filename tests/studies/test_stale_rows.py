@@ -11,7 +11,7 @@ from no_pictures import PAGE, draw_nothing
 
 from preflab.core.records import Judgement, Message, Pair, UserError
 from preflab.core.rundir import write_json, write_jsonl
-from preflab.judge.verdicts import write_verdicts
+from preflab.judging.verdicts import write_verdicts
 from preflab.studies.compare import command as compare
 from preflab.studies.compare.command import compare_models
 from preflab.studies.compare.settings import CompareSettings

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from preflab.judge import endpoint
+from preflab.judging import endpoint
 
 FAULTS = ("429", "500", "time-out", "trickle", "cut", "closed", "no verdict", "empty", "contradiction")
 

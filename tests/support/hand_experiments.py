@@ -8,7 +8,7 @@ from typing import Any
 
 from preflab.core.records import Judgement, Message, Outcome, Pair
 from preflab.core.rundir import write_json, write_jsonl
-from preflab.judge.verdicts import write_verdicts
+from preflab.judging.verdicts import write_verdicts
 
 LETTERS: Mapping[str, Outcome] = {"w": "win", "t": "tie", "l": "loss", "e": "error"}
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from preflab.data.batches import Indices, Step, plan_training
-from preflab.train.loop import Rows, StepReport, train
-from preflab.train.steps import StepFn
+from preflab.training.loop import Rows, StepReport, train
+from preflab.training.steps import StepFn
 
 Grads = dict[str, Tensor]
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from preflab.core.durable import read_metrics
 from preflab.sandbox.tiny import build_tiny_model
-from preflab.train import fit
-from preflab.train.preference_settings import PREFERENCE_SETTINGS
-from preflab.train.preferences import train_preferences
-from preflab.train.reward import train_reward
-from preflab.train.settings import RewardSettings, SFTSettings
-from preflab.train.sft import train_sft
-from preflab.train.stage import TrainResult
+from preflab.training import fit
+from preflab.training.preference_settings import PREFERENCE_SETTINGS
+from preflab.training.preferences import train_preferences
+from preflab.training.reward import train_reward
+from preflab.training.settings import RewardSettings, SFTSettings
+from preflab.training.sft import train_sft
+from preflab.training.stage import TrainResult
 
 TRAIN = "sandbox:preferences?rows=20&seed=1"
 HELD_OUT = "sandbox:preferences?rows=9&seed=1&split=test"
@@ -57,8 +57,8 @@ def run(kind: str, model: Path | str, output_dir: Path, *, draw: bool = False, *
     """A training run; without its figures, which take longer to draw than all the rest takes."""
     with pytest.MonkeyPatch.context() as patch:
         if not draw:
-            patch.setattr("preflab.train.stage.draw_curves", lambda *_: None)
-            patch.setattr("preflab.train.reward.draw_training_of_reward_model", lambda *_: None)
+            patch.setattr("preflab.training.stage.draw_curves", lambda *_: None)
+            patch.setattr("preflab.training.reward.draw_training_of_reward_model", lambda *_: None)
         result: TrainResult = COMMANDS[kind][1](settings(kind, model, output_dir, **changes))
     return result
 

@@ -15,7 +15,7 @@ from preflab.core.records import TokenizedComparison
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseLogps
 from preflab.objectives import Loss, PairLogps
-from preflab.train.steps import Known, Responses, StepOutput, pair_step
+from preflab.training.steps import Known, Responses, StepOutput, pair_step
 
 ROWS = [
     {

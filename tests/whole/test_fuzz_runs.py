@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than all the rest."""
-    monkeypatch.setattr("preflab.train.stage.draw_curves", lambda *_: None)
+    monkeypatch.setattr("preflab.training.stage.draw_curves", lambda *_: None)
     monkeypatch.setattr("preflab.sample.score.draw_pairs", lambda *_, **__: None)
 
 

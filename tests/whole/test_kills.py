@@ -22,8 +22,8 @@ from tiny_runs import LORA, run, write_model
 
 from preflab.experiment.run import run_experiment
 from preflab.experiment.settings import RunSettings
-from preflab.judge.command import judge_responses
-from preflab.judge.settings import JudgeSettings
+from preflab.judging.command import judge_responses
+from preflab.judging.settings import JudgeSettings
 from preflab.sample.generate import generate_responses
 from preflab.sample.score import score_responses
 from preflab.sample.settings import GenerateSettings, ScoreSettings
@@ -31,8 +31,8 @@ from preflab.studies.compare.command import compare_models
 from preflab.studies.compare.settings import CompareSettings
 from preflab.studies.grid.command import run_grid
 from preflab.studies.grid.settings import GridSettings
-from preflab.train.merge import merge_adapter
-from preflab.train.settings import MergeSettings
+from preflab.training.merge import merge_adapter
+from preflab.training.settings import MergeSettings
 
 pytestmark = [
     pytest.mark.kills,

@@ -21,7 +21,7 @@ class Run:
         command: "train dpo"; None where no training is known.
         step: optimizer steps of the weights.
         start: the model that it started from, as its settings name it.
-        told: what its result says of model, data and settings, as `preflab.train.as_run` wrote it; empty where an
+        told: what its result says of model, data and settings, as `preflab.training.as_run` wrote it; empty where an
             earlier version made it.
     """
 

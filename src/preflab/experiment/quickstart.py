@@ -24,12 +24,12 @@ from preflab.sandbox.world import World, label_accuracies
 from preflab.stats.wording import exact_percent
 from preflab.studies.compare.command import compare_models
 from preflab.studies.compare.settings import CompareSettings
-from preflab.train.preference_settings import DPOSettings
-from preflab.train.preferences import train_preferences
-from preflab.train.reward import train_reward
-from preflab.train.settings import RewardSettings, SFTSettings
-from preflab.train.sft import train_sft
-from preflab.train.stage import TrainResult
+from preflab.training.preference_settings import DPOSettings
+from preflab.training.preferences import train_preferences
+from preflab.training.reward import train_reward
+from preflab.training.settings import RewardSettings, SFTSettings
+from preflab.training.sft import train_sft
+from preflab.training.stage import TrainResult
 
 DEMONSTRATIONS = 10_000
 PREFERENCES = 4000

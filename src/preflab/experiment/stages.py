@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 from preflab.core import output
 from preflab.experiment.plan import StageKind
-from preflab.judge.settings import JudgeSettings
+from preflab.judging.settings import JudgeSettings
 from preflab.model.settings import LoraSettings
 from preflab.sample.settings import GenerateSettings, ScoreSettings
 from preflab.sandbox.settings import SandboxSettings
 from preflab.studies.compare.settings import CompareSettings
 from preflab.studies.frontier.settings import FrontierSettings
 from preflab.studies.grid.settings import GridSettings
-from preflab.train.preference_settings import PREFERENCE_SETTINGS
-from preflab.train.settings import NOT_IN_RESULT, MergeSettings, RewardSettings, SFTSettings, TrainSettings
+from preflab.training.preference_settings import PREFERENCE_SETTINGS
+from preflab.training.settings import NOT_IN_RESULT, MergeSettings, RewardSettings, SFTSettings, TrainSettings
 
 _ROWS = frozenset(output.NOT_IN_RESULT)
 
@@ -36,16 +36,16 @@ STAGES: Mapping[str, StageKind] = {
     "sandbox": StageKind(
         SandboxSettings, "preflab.sandbox.command:write_sandbox", "output_dir", product=lambda _: "model"
     ),
-    "train sft": _training(SFTSettings, "preflab.train.sft:train_sft"),
-    "train reward": _training(RewardSettings, "preflab.train.reward:train_reward"),
+    "train sft": _training(SFTSettings, "preflab.training.sft:train_sft"),
+    "train reward": _training(RewardSettings, "preflab.training.reward:train_reward"),
     **{
-        f"train {name}": _training(settings, "preflab.train.preferences:train_preferences")
+        f"train {name}": _training(settings, "preflab.training.preferences:train_preferences")
         for name, settings in PREFERENCE_SETTINGS.items()
     },
-    "merge": StageKind(MergeSettings, "preflab.train.merge:merge_adapter", "output_dir"),
+    "merge": StageKind(MergeSettings, "preflab.training.merge:merge_adapter", "output_dir"),
     "generate": _rows(GenerateSettings, "preflab.sample.generate:generate_responses", "responses.jsonl"),
     "score": _rows(ScoreSettings, "preflab.sample.score:score_responses", "scores.jsonl"),
-    "judge": _rows(JudgeSettings, "preflab.judge.command:judge_responses", "verdicts.json"),
+    "judge": _rows(JudgeSettings, "preflab.judging.command:judge_responses", "verdicts.json"),
     "compare": StageKind(
         CompareSettings,
         "preflab.studies.compare.command:compare_models",

@@ -23,7 +23,7 @@ from preflab.sample.sampling import Prompt, Sampling, encode_prompts, generate
 from preflab.sample.settings import GenerateSettings
 from preflab.stats.degenerate import foreign_turn, runaway_repetition
 from preflab.stats.tails import other_task
-from preflab.train.stage import announce, fingerprint_weights, make_accelerator
+from preflab.training.stage import announce, fingerprint_weights, make_accelerator
 
 Row = dict[str, Any]
 

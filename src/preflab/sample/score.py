@@ -46,9 +46,9 @@ from preflab.rewards.rows import (
 from preflab.sample.settings import ScoreSettings
 from preflab.stats.definitions import ACCURACY, STD
 from preflab.stats.statistics import draw_resamples, numbered, ratio_estimate, wilson
-from preflab.train.loop import response_values
-from preflab.train.rows import RankedRows
-from preflab.train.stage import fingerprint_weights, make_accelerator
+from preflab.training.loop import response_values
+from preflab.training.rows import RankedRows
+from preflab.training.stage import fingerprint_weights, make_accelerator
 
 
 @dataclass(frozen=True)

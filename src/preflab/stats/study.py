@@ -5,7 +5,7 @@
     responses/MODEL.jsonl                 {row, sample, prompt, response, tokens, finish}
     scores/SCORER/MODEL.jsonl             {row, sample, prompt, response, score}
     scores/SCORER/preference_data.jsonl   {row, prompt, chosen, rejected, score_chosen, score_rejected}
-    verdicts/JUDGE/MODEL.json             a verdict file of the model against the baseline (`preflab.judge.verdicts`)
+    verdicts/JUDGE/MODEL.json             a verdict file of the model against the baseline (`preflab.judging.verdicts`)
     training/MODEL.jsonl                  the metrics of the model's training
     training/MODEL.overlap.json           how many of its held-out rows and prompts were trained on as well
     as_run.json                           where prompts, models and judges come from (`preflab.core.origins`)

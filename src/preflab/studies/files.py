@@ -18,7 +18,7 @@ from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_sources
 from preflab.data.splits import count_by_reason, tell_notes
 from preflab.data.tokenize import Dropped
-from preflab.judge.players import Entry, short_name
+from preflab.judging.players import Entry, short_name
 from preflab.sample.generate import generate_responses
 from preflab.sample.settings import GenerateSettings
 from preflab.stats.alignment import align

@@ -9,9 +9,9 @@ from preflab.core.config import named
 from preflab.core.records import UserError
 from preflab.core.terminal import say
 from preflab.data.templates import apply_named_template, apply_template_values, template_values
-from preflab.judge.command import parse_judge
-from preflab.judge.endpoint import api_key
-from preflab.judge.players import check_name
+from preflab.judging.command import parse_judge
+from preflab.judging.endpoint import api_key
+from preflab.judging.players import check_name
 from preflab.model.tokenizers import load_tokenizer
 from preflab.stats.study import Judge, JudgeKind
 from preflab.studies.settings import StudySettings

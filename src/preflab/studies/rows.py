@@ -17,7 +17,7 @@ from preflab.core.origins import AsRun, as_run_of
 from preflab.core.records import Pair, UserError, messages_from_json, unit_of
 from preflab.core.rundir import read_json, read_jsonl
 from preflab.core.ties import ROUNDING, Precision, is_score, root_mean_square
-from preflab.judge.verdicts import VerdictFile, read_verdicts
+from preflab.judging.verdicts import VerdictFile, read_verdicts
 from preflab.stats.alignment import Key, Row, align
 from preflab.stats.judgements import combine
 from preflab.stats.study import Answer, Case, Judge, JudgeKind, Player, ScoredPair, Study

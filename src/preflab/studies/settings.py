@@ -6,7 +6,7 @@ from pydantic import Field
 
 from preflab.core.config import Values
 from preflab.data.columns import COLUMNS_HELP, ColumnNames
-from preflab.judge.settings import FORMAT_WITH_ANSWERS, JudgingSettings
+from preflab.judging.settings import FORMAT_WITH_ANSWERS, JudgingSettings
 from preflab.sample.settings import DecodingSettings
 
 

@@ -14,9 +14,9 @@ from preflab.core.output import alone
 from preflab.core.rundir import read_jsonl, write_json, write_jsonl, write_manifest
 from preflab.core.ties import is_score
 from preflab.data.templates import CHAT_TEMPLATES
-from preflab.judge.command import judge_pairs_with, make_judge
-from preflab.judge.origins import as_run_of_study
-from preflab.judge.players import Entry, read_entries
+from preflab.judging.command import judge_pairs_with, make_judge
+from preflab.judging.origins import as_run_of_study
+from preflab.judging.players import Entry, read_entries
 from preflab.sample.score import score_responses
 from preflab.sample.settings import ScoreSettings
 from preflab.sandbox.gold import gold_reward
@@ -36,7 +36,7 @@ from preflab.studies.files import (
     study_prompts,
 )
 from preflab.studies.panel import OWN_SCORES, read_judges, try_out
-from preflab.train.as_run import overlap_of, training_of
+from preflab.training.as_run import overlap_of, training_of
 
 Row = dict[str, Any]
 

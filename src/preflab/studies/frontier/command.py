@@ -28,7 +28,7 @@ from preflab.core.terminal import progress_bar, say
 from preflab.data.fields import excerpt
 from preflab.data.splits import template_of
 from preflab.data.tokenize import ChatTemplate
-from preflab.judge.players import Entry, read_entries
+from preflab.judging.players import Entry, read_entries
 from preflab.model.adapters import Task, adapter_base
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
@@ -43,8 +43,8 @@ from preflab.sandbox.gold import gold_reward, read_prompt
 from preflab.studies.frontier.report import FrontierResult, report_frontier
 from preflab.studies.frontier.rows import HEAD, best_of_measures, lowest_proxy, policy_measures
 from preflab.studies.frontier.settings import FrontierSettings, RolloutSettings
-from preflab.train.as_run import model_of
-from preflab.train.stage import fingerprint_weights, make_accelerator
+from preflab.training.as_run import model_of
+from preflab.training.stage import fingerprint_weights, make_accelerator
 
 Row = dict[str, Any]
 

@@ -16,10 +16,10 @@ from preflab.core.records import UserError
 from preflab.core.rundir import read_jsonl, write_json, write_manifest
 from preflab.core.terminal import progress_bar
 from preflab.data.answers import is_answer_file
-from preflab.judge.command import judge_pairs_with, make_judge, spec_of
-from preflab.judge.judges import Maker
-from preflab.judge.origins import origin_of
-from preflab.judge.players import Entry, read_entries, short_name
+from preflab.judging.command import judge_pairs_with, make_judge, spec_of
+from preflab.judging.judges import Maker
+from preflab.judging.origins import origin_of
+from preflab.judging.players import Entry, read_entries, short_name
 from preflab.model.snapshots import snapshots_of, step_of
 from preflab.studies.files import (
     answers_of,

@@ -3,7 +3,7 @@
 grid.json                       the cells: {name, model, step, temperature}, the opponent, the judges
 prompts.jsonl, opponent.jsonl   what was asked, and the responses that every cell is judged against
 cells/NAME/responses.jsonl      the responses of a cell
-cells/NAME/JUDGE.json           its verdict file (`preflab.judge.verdicts`)
+cells/NAME/JUDGE.json           its verdict file (`preflab.judging.verdicts`)
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 from preflab.core.origins import leaks_of
 from preflab.core.records import Message, UserError, messages_from_json
 from preflab.core.rundir import read_json, read_jsonl
-from preflab.judge.file_figures import file_figures, shares_empty
-from preflab.judge.verdicts import VerdictFile, read_verdicts
+from preflab.judging.file_figures import file_figures, shares_empty
+from preflab.judging.verdicts import VerdictFile, read_verdicts
 from preflab.stats.alignment import align
 from preflab.stats.results import Contest, GridCell
 

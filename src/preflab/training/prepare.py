@@ -1,0 +1,75 @@
+"""What every training run does before it trains: devices, template, data, model, and a claim on its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from accelerate import Accelerator
+from torch import nn
+
+from preflab.data.comparisons import Need
+from preflab.data.splits import Splits, check_rows, load_splits, load_template
+from preflab.data.tokenize import ChatTemplate
+from preflab.model.adapters import Task, adapter_base, refuse_head_of_its_own
+from preflab.model.responses import Model, check_positions
+from preflab.training.model import TrainingSettings, load_trainable
+from preflab.training.stage import (
+    TrainResult,
+    announce,
+    fingerprint_weights,
+    finished_result,
+    start_accelerator,
+    start_stage,
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is about to train; `fingerprint` is that of the model it starts from."""
+
+    accelerator: Accelerator
+    template: ChatTemplate
+    splits: Splits
+    model: Model
+    fingerprint: str
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights that training started with; of an adapter, of the frozen ones below it."""
+        return str(next(iter(self.model.parameters())).dtype).removeprefix("torch.")
+
+
+def prepare(
+    settings: TrainingSettings,
+    command: str,
+    *,
+    task: Task,
+    need: Need,
+    inputs: Mapping[str, str] = MappingProxyType({}),
+) -> Prepared | TrainResult:
+    """Make all ready for training; or the result, where the folder holds this very run and it is finished.
+
+    `inputs` are fingerprints of what the run is made from besides settings, model and data.
+    """
+    accelerator = start_accelerator(settings)
+    template = load_template(settings, task)
+    if settings.lora and adapter_base(settings.model):
+        refuse_head_of_its_own(settings.model)
+    splits = load_splits(settings, template, need=need, seed=settings.seed)
+    model = load_trainable(settings, task, template, accelerator.device)
+    for dataset in filter(None, (splits.training, splits.held_out)):
+        check_rows(model, dataset)
+        check_positions(model, dataset.longest, f"lower max_length (now {settings.max_length})")
+    fingerprint = fingerprint_weights(model)
+    if not start_stage(accelerator, settings, command, {"model": fingerprint, **splits.fingerprints, **inputs}):
+        return finished_result(accelerator, settings)
+    announce(accelerator, splits.report())
+    if accelerator.num_processes > 1 and any(isinstance(part, nn.Dropout) and part.p for part in model.modules()):
+        announce(
+            accelerator,
+            f"dropout is drawn by each of the {accelerator.num_processes} processes for itself, so another number of "
+            "processes trains other weights; with lora_dropout 0 it does not matter",
+        )
+    return Prepared(accelerator, template, splits, model, fingerprint)
