@@ -90,9 +90,9 @@ def test_the_function_of_ones_own_is_named_where_there_are_several(tmp_path: Pat
     path = write_own(tmp_path, OWN_TWO)
     _, form = choose_format(f"{path}:lists", [])
     assert parse_row(form, {"q": Q, "all": ["a", "b", "c"]}).responses == ("a", "b", "c")
-    with pytest.raises(UserError, match=r"say which function with .*mine\.py:NAME; its functions: pairs, lists"):
+    with pytest.raises(UserError, match=r"say which with .*mine\.py:NAME; it defines pairs, lists"):
         choose_format(path, [])
-    with pytest.raises(UserError, match=r"no function 'pair' in it; its functions: pairs, lists"):
+    with pytest.raises(UserError, match=r"no 'pair' in it; it defines pairs, lists"):
         choose_format(f"{path}:pair", [])
 
 
@@ -112,7 +112,7 @@ def test_the_fingerprint_of_ones_own_format_follows_its_text(tmp_path: Path) -> 
         ("def f(row):\n    return 3\n", r"pairs\.jsonl row 1: .*mine\.py: f returned 3; it must return a Comparison"),
         ("def f(row)\n    return 3\n", r"mine\.py line 1: the file cannot be loaded: SyntaxError"),
         ("import nothing_of_that_name\n", r"mine\.py line 1: the file cannot be loaded: ModuleNotFoundError"),
-        ("", r"say which function .*; its functions: none"),
+        ("", r"say which .*; it defines nothing"),
         ("import sys\nsys.exit(0)\n", r"mine\.py line 2: the file cannot be loaded: SystemExit: 0"),
         ("import sys\ndef f(row):\n    sys.exit(0)\n", r"pairs\.jsonl row 1: .*mine\.py line 3: SystemExit: 0"),
     ],

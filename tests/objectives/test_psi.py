@@ -102,7 +102,7 @@ def test_what_is_no_psi(tmp_path: Path) -> None:
         read_psi("logodds", label_smoothing=0.1)
     with pytest.raises(UserError, match="no such file"):
         read_psi(f"{tmp_path}/none.py:psi", label_smoothing=0.1)
-    with pytest.raises(UserError, match=r"no function 'phi'.*psi"):
+    with pytest.raises(UserError, match=r"no 'phi' in it; it defines psi"):
         read_psi(own(tmp_path / "mine.py", "p").replace(":psi", ":phi"), label_smoothing=0.1)
     with pytest.raises(UserError, match="log-odds is not finite at the probability 1"):
         read_psi("log-odds", label_smoothing=0.0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
-from preflab.core.own_function import names_function
+from preflab.core.plugins import names_file
 from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.fields import excerpt
@@ -78,7 +78,7 @@ def read_answers(
     be read: a row that is left out in silence would change what is compared.
     """
     source = open_sources((spec,), columns, beside=beside)
-    asked = form if form and (_is_of_answers(form) or (names_function(form) and not _is_ours(source))) else None
+    asked = form if form and (_is_of_answers(form) or (names_file(form) and not _is_ours(source))) else None
     ((name, found),) = choose_formats(source, asked)
     if found.own:
         return _numbered(_answer(source, found, number, row) for number, row in source)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import islice
 
-from preflab.core.own_function import names_function
+from preflab.core.plugins import names_file
 from preflab.core.records import RowError, UserError
 from preflab.data.fields import Row
 from preflab.data.formats import FORMATS
@@ -51,7 +51,7 @@ def choose_format(name: str | None, rows: Iterable[Row]) -> tuple[str, Format]:
     The format says too, of the rows at hand, which columns it reads under another name, which one says whether a
     response was wanted, and which ones score the responses. Raises UserError where that is not clear.
     """
-    if name is not None and names_function(name):
+    if name is not None and names_file(name):
         return name, load_own_format(name)
     sample = list(islice(rows, DETECTION_ROWS))
     spelling = usual_spelling({str(column) for row in sample for column in row})

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-from preflab.core.own_function import FAILURES, load_function, place_of
+from preflab.core.plugins import FAILURES, Plugin, load_file
 from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.fields import Row, excerpt
 from preflab.data.layout import Format
@@ -22,20 +20,22 @@ def load_own_format(spec: str) -> Format:
     chat messages; of files of responses, a dict with prompt and response. To leave a row out it raises
     RowError(reason). All else that it raises is passed on as UserError.
     """
-    function, path = load_function(spec, "for the format")
+    plugin = load_file(spec, "formats")
     touched: set[str] = set()
     return Format(
-        _parser(function, path, touched),
+        _parser(plugin, touched),
         "ranking",
         f"your own, {spec}",
         (),
-        fingerprint=hashlib.sha256(path.read_bytes()).hexdigest(),
+        fingerprint=plugin.fingerprint,
         own=True,
         touched=touched,
     )
 
 
-def _parser(function: Callable[[Row], Any], path: Path, touched: set[str]) -> Callable[[Row], Comparison]:
+def _parser(plugin: Plugin, touched: set[str]) -> Callable[[Row], Comparison]:
+    function: Callable[[Row], Any] = plugin.value
+
     def parse(row: Row) -> Comparison:
         try:
             made = function(_WatchedRow(row, touched))
@@ -43,13 +43,13 @@ def _parser(function: Callable[[Row], Any], path: Path, touched: set[str]) -> Ca
             raise RowError(_one_line(error.reason), _one_line(error.detail)) from error
         except FAILURES as error:
             problem = f"{type(error).__name__}: {error}"
-            raise UserError(f"{place_of(error, path)}: {problem}, on the row {excerpt(dict(row), 200)}") from error
+            raise UserError(f"{plugin.place(error)}: {problem}, on the row {excerpt(dict(row), 200)}") from error
         if isinstance(made, dict):
             return prompt_response(made) if "response" in made else trl(made)
         if isinstance(made, Comparison) and _is_whole(made):
             return made
         right = "a Comparison of Message and text, or a dict with prompt, chosen and rejected (or prompt and response)"
-        raise UserError(f"{path}: {function.__name__} returned {excerpt(made)}; it must return {right}")
+        raise UserError(f"{plugin.where}: {function.__name__} returned {excerpt(made)}; it must return {right}")
 
     return parse
 

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from preflab.core.durable import check_rows
-from preflab.core.own_function import home_path
+from preflab.core.plugins import home_path
 from preflab.core.records import UserError
 from preflab.core.rundir import digest_file
 from preflab.data.columns import check_columns, columns_by_name, columns_of, renamed

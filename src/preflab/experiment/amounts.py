@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from preflab.core.own_function import names_function
+from preflab.core.plugins import names_file
 from preflab.core.records import Comparison, TokenizedComparison, UserError
 from preflab.data.comparisons import Need, Side, choose_formats, fitting, read_comparisons, sample_comparisons
 from preflab.data.sources import is_on_hub, open_sources, sample_rows
@@ -86,7 +86,7 @@ def measure(
 
     Raises UserError where they cannot be read, would have to be downloaded, or are read by a user's own function.
     """
-    if form and names_function(form):
+    if form and names_file(form):
         raise UserError(f"its rows are read by {form}, and a dry run runs no function of yours")
     if remote := [spec for spec in specs if is_on_hub(spec)]:
         raise UserError(f"{remote[0]} lies on a hub; its rows are not downloaded to be counted")

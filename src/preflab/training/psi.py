@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 
-from preflab.core.own_function import FAILURES, load_function, names_function, place_of
+from preflab.core.plugins import FAILURES, Plugin, load_file, names_file
 from preflab.core.records import UserError
 from preflab.objectives import PSI
 
@@ -18,12 +17,12 @@ def read_psi(spec: str, *, label_smoothing: float) -> Callable[[float], float]:
     ε, or not greater at the first, so that rejected responses would be preferred.
     """
     if spec in PSI:
-        psi, where = PSI[spec], spec
-    elif names_function(spec):
-        function, path = load_function(spec, "for psi")
-        psi, where = function, spec
+        plugin = Plugin(PSI[spec], spec)
+    elif names_file(spec):
+        plugin = load_file(spec, "psi")
     else:
         raise UserError(f"psi: found {spec!r}; one of {', '.join(PSI)}, or file.py:function, is needed")
+    psi, where = plugin.value, spec
     values = []
     for probability in (1 - label_smoothing, label_smoothing):
         try:
@@ -31,10 +30,8 @@ def read_psi(spec: str, *, label_smoothing: float) -> Callable[[float], float]:
         except (ZeroDivisionError, OverflowError):
             value = math.inf
         except FAILURES as error:
-            place = place_of(error, path) if spec not in PSI else where
-            raise UserError(
-                f"psi: {place}: {type(error).__name__}: {error}, at the probability {probability}"
-            ) from error
+            problem = f"{type(error).__name__}: {error}"
+            raise UserError(f"psi: {plugin.place(error)}: {problem}, at the probability {probability}") from error
         if not math.isfinite(value):
             raise UserError(
                 f"psi: {where} is not finite at the probability {probability}; a label_smoothing above 0 keeps "
@@ -51,6 +48,6 @@ def read_psi(spec: str, *, label_smoothing: float) -> Callable[[float], float]:
 
 def psi_fingerprint(spec: str) -> str:
     """Changes with the file of a user's own function."""
-    if spec in PSI or not names_function(spec):
+    if spec in PSI or not names_file(spec):
         return spec
-    return hashlib.sha256(load_function(spec, "for psi")[1].read_bytes()).hexdigest()[:16]
+    return load_file(spec, "psi").fingerprint[:16]
