@@ -11,7 +11,7 @@ from fake_stages import CALLS, CHAIN, FAILING, refused, start, statuses, write
 
 from preflab.cli import main
 from preflab.core.rundir import read_json
-from preflab.experiment.run import Outlook
+from preflab.experiment.outlook import Outlook
 
 
 @pytest.fixture(autouse=True)
@@ -287,6 +287,35 @@ def test_a_dry_run_tells_and_does_nothing() -> None:
     assert "first: make: done" in shown
     assert "second: make, after first: made from other inputs; needs --overwrite" in shown
     assert "settings.beta: 0.2 there, 0.5 now" in shown
+
+
+def told(outlook: object, stage: str) -> list[str]:
+    """The lines of an outlook below a stage's own."""
+    lines = str(outlook).splitlines()
+    begin = next(place for place, line in enumerate(lines) if line.startswith(f"{stage}: ")) + 1
+    own = [line.strip() for line in lines[begin:]]
+    return own[: next((place for place, line in enumerate(lines[begin:]) if not line.startswith("    ")), len(own))]
+
+
+def test_a_dry_run_counts_what_trainings_take_whose_input_is_made() -> None:
+    outlook = start(dry_run=True)
+    assert told(outlook, "first") == ["1 step, 3,400 tokens"]
+    assert told(outlook, "second") == ["steps and tokens are counted once its input is made, by first"]
+    assert told(outlook, "gather") == []
+    assert told(start("first.seed=-1", dry_run=True), "first") == ["cannot be counted: no row can be used"]
+    start()
+    assert told(start(dry_run=True), "first") == []
+    assert told(start("second.source=other", "second.beta=0.5", dry_run=True), "second")[-1] == "1 step, 3,400 tokens"
+
+
+def test_a_dry_run_measures_when_it_is_asked_to() -> None:
+    assert told(start(dry_run=True, measure=True), "first") == [
+        "1,200 steps, 3,400 tokens; the first step, with the longest rows, took 2.5 s; 1.5 GB in use at the peak"
+    ]
+    assert CALLS == []
+    assert not Path("out").exists()
+    with pytest.raises(ValueError, match="measure is a kind of dry run"):
+        start(measure=True)
 
 
 def test_nothing_is_written_of_a_secret() -> None:

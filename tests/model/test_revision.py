@@ -14,12 +14,7 @@ from no_pictures import draw_nothing
 
 from preflab.core.records import UserError
 from preflab.core.rundir import read_json, read_jsonl
-from preflab.core.yaml_files import dump_yaml
 from preflab.data.splits import load_template
-from preflab.experiment.lookup import Lookup
-from preflab.experiment.plan import read_plan
-from preflab.experiment.sizes import model_size
-from preflab.experiment.stages import STAGES
 from preflab.model.configs import own_stop_ids, read_config
 from preflab.model.files import at_revision, commit_of, split_revision
 from preflab.model.load import load_model
@@ -99,7 +94,6 @@ def test_a_revision_may_be_part_of_the_name(hub: Path, tmp_path: Path) -> None:
     assert 7 not in own_stop_ids(NAME)
     assert read_config(old).model_type == read_config(NAME).model_type
     assert (commit_of(old), commit_of(NAME)) == ("b" * 40, "a" * 40)
-    assert model_size(old) == model_size(NAME)
     assert commit_of(NAME, "nowhere") is None
     with pytest.raises(UserError, match=r"revision main: the model is named as someone/tiny@old"):
         load_model(old, "policy", dtype=torch.float32, revision="main")
@@ -132,12 +126,3 @@ def test_compare_and_frontier_hold_to_it(tmp_path: Path, monkeypatch: pytest.Mon
         measure_frontier(FrontierSettings(**settings, reference=reference, out=out, **common))
         kl[reference] = max(abs(row["kl"]) for row in read_jsonl(out / "responses" / "old.jsonl"))
     assert kl[f"{NAME}@old"] < 1e-6 < kl[NAME], "of itself it has no KL"
-
-
-@pytest.mark.usefixtures("hub")
-def test_an_estimate_is_of_the_revision(tmp_path: Path) -> None:
-    stage = {"run": "train sft", "model": NAME, "revision": "old", "train_data": tiny_runs.TRAIN}
-    dump_yaml({"output_dir": str(tmp_path / "out"), "stages": {"sft": stage}}, tmp_path / "e.yaml")
-    lookup = Lookup(read_plan(tmp_path / "e.yaml", (), STAGES))
-    assert lookup.root(str(tmp_path / "out" / "sft" / "model")).name == f"{NAME}@old"
-    assert lookup.size(f"{NAME}@old") == model_size(NAME)

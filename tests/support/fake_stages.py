@@ -9,11 +9,12 @@ import pytest
 from pydantic import Field
 
 from preflab.core.config import Positional, Settings
-from preflab.core.records import UserError
+from preflab.core.records import Amount, UserError
 from preflab.core.rundir import read_json, write_json
 from preflab.experiment import run
+from preflab.experiment.outlook import Outlook
 from preflab.experiment.plan import StageKind
-from preflab.experiment.run import Outlook, RunResult, run_experiment
+from preflab.experiment.run import RunResult, run_experiment
 from preflab.experiment.settings import RunSettings
 
 
@@ -56,6 +57,13 @@ def make(settings: MakeSettings) -> str:
     return "made"
 
 
+def amount(run: object, settings: MakeSettings, *, measure: bool) -> Amount:
+    assert run is make
+    if settings.seed < 0:
+        raise UserError("no row can be used\nbecause of its seed")
+    return Amount(1200, 3400, 2.5, 1_500_000_000) if measure else Amount(1, 3400)
+
+
 def gather(settings: GatherSettings) -> str:
     _begin(settings.out.parent)
     write_json(settings.out, settings.model_dump(mode="json"))
@@ -77,6 +85,7 @@ KINDS = {
         "output_dir",
         product=lambda settings: "merged" if settings.lora else "model",
         harmless=frozenset({"batch_size", "overwrite"}),
+        amount="fake_stages:amount",
     ),
     "gather": StageKind(
         GatherSettings,
@@ -124,11 +133,17 @@ def write(text: str = CHAIN) -> Path:
     return path
 
 
-def start(*assignments: str, overwrite: bool = False, dry_run: bool = False) -> RunResult | Outlook:
+def start(
+    *assignments: str, overwrite: bool = False, dry_run: bool = False, measure: bool = False
+) -> RunResult | Outlook:
     """Run the experiment of the working folder; `CALLS` then tells of this run alone."""
     CALLS.clear()
     settings = RunSettings(
-        experiment=Path("experiment.yaml"), assignments=assignments, overwrite=overwrite, dry_run=dry_run
+        experiment=Path("experiment.yaml"),
+        assignments=assignments,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        measure=measure,
     )
     return run_experiment(settings)
 

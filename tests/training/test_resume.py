@@ -143,7 +143,7 @@ def test_a_finished_stage_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tiny = write_model(tmp_path / "tiny")
     first = run("dpo", tiny, tmp_path / "run", max_steps=2)
     before = times(tmp_path / "run")
-    monkeypatch.setattr("preflab.training.preferences.fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("preflab.training.fit.train", lambda *_, **__: pytest.fail("trained again"))
     assert run("dpo", tiny, tmp_path / "run", max_steps=2) == first
     assert times(tmp_path / "run") == before
 
@@ -209,9 +209,9 @@ def cut_off(monkeypatch: pytest.MonkeyPatch, kind: str, model: Path, folder: Pat
 @pytest.mark.parametrize(
     ("there", "now", "what"),
     [
-        ({"_passes": 2}, {"_passes": 1}, r"gradient_accumulation_steps times processes: 2 there, 1 now"),
+        ({"passes_of": 2}, {"passes_of": 1}, r"gradient_accumulation_steps times processes: 2 there, 1 now"),
         ({"has_bf16": False}, {"has_bf16": True}, r"mixed_precision: no there, bf16 now"),
-        ({"_passes": 2}, {"_passes": 2}, None),
+        ({"passes_of": 2}, {"passes_of": 2}, None),
     ],
     ids=["processes", "precision", "same"],
 )

@@ -20,7 +20,7 @@ from preflab.core.durable import read_metrics
 from preflab.core.records import UserError
 from preflab.data.splits import load_splits, load_template
 from preflab.training.checkpoint import Checkpoints, Progress
-from preflab.training.fit import _adamw, _more_is_better, _start_trackers
+from preflab.training.fit import _more_is_better, _start_trackers, adamw
 from preflab.training.rows import RankedRows
 from preflab.training.stage import TrainResult
 
@@ -396,5 +396,5 @@ def test_trackers_are_told_no_secrets(tiny: Path, tmp_path: Path) -> None:
 def test_the_optimizer_is_fused_where_its_parameters_will_be(
     device: str, fused: bool, tiny: Path, tmp_path: Path
 ) -> None:
-    optimizer = _adamw(torch.nn.Linear(2, 2), settings("dpo", tiny, tmp_path), torch.device(device))
+    optimizer = adamw(torch.nn.Linear(2, 2), settings("dpo", tiny, tmp_path), torch.device(device))
     assert optimizer.defaults["fused"] == fused

@@ -29,6 +29,23 @@ class DisagreementError(UserError):
         self.shown = shown
 
 
+@dataclass(frozen=True)
+class Amount:
+    """What a training takes.
+
+    Attributes:
+        steps: optimizer steps.
+        tokens: trained on, over all steps.
+        seconds: of the first step on this device; None where it was not taken.
+        memory: bytes at the peak, up to the end of that step; None where it was not taken, or cannot be known.
+    """
+
+    steps: int
+    tokens: int
+    seconds: float | None = None
+    memory: int | None = None
+
+
 def refuse_device(path: Path) -> None:
     """Raise UserError for what has no end to read to."""
     if path.is_char_device() or path.is_block_device():

@@ -38,6 +38,7 @@ class StageKind:
         proof: of a command whose product is the folder of a study, the file in it that says what the study is.
         harmless: settings that change nothing of what the stage leaves.
         extends: settings that, when they change, let the stage go on, and not begin anew.
+        amount: (the recipe, its settings, measure) -> what it would take, as "module:name"; empty where nobody knows.
     """
 
     settings: type[Settings]
@@ -48,6 +49,7 @@ class StageKind:
     proof: str = ""
     harmless: frozenset[str] = frozenset()
     extends: frozenset[str] = frozenset()
+    amount: str = ""
 
 
 @dataclass(frozen=True)

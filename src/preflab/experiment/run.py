@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from preflab.core.config import resolved
 from preflab.core.discard import discard, discard_damaged, is_damaged
@@ -23,13 +23,11 @@ from preflab.core.rundir import fingerprint, read_json, write_json, write_manife
 from preflab.core.terminal import say
 from preflab.core.yaml_files import dump_yaml
 from preflab.experiment.inputs import KnownFiles, Standing, State, inputs_of, made_by, several, standing
+from preflab.experiment.outlook import Outlook, look_ahead, short
 from preflab.experiment.plan import Plan, PlannedStage, read_plan
 from preflab.experiment.settings import RunSettings
 from preflab.experiment.stages import STAGES
 from preflab.stats.wording import heading
-
-if TYPE_CHECKING:  # what takes seconds to load is loaded where it is needed: often there is nothing to do
-    from preflab.experiment.estimate import Estimate
 
 
 @dataclass(frozen=True)
@@ -43,41 +41,6 @@ class RunResult:
     def __str__(self) -> str:
         before = self.stages - len(self.ran)
         return f"{self.stages} stages: {len(self.ran)} done now, {before} before\nreport: {self.report}"
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What a run would do: where every stage stands, what has changed of it, and what it would take."""
-
-    heading: str
-    plan: Plan
-    standings: Mapping[str, Standing]
-    estimates: Sequence[Estimate]
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        from preflab.experiment.estimate import as_table
-
-        lines = [f"{self.heading}: {len(self.plan.stages)} stages, in {self.plan.output_dir}"]
-        for stage in self.plan.stages:
-            found = self.standings[stage.name]
-            after = f", after {several(stage.after)}" if stage.after else ""
-            lines.append(f"{stage.name}: {stage.command}{after}: {_SHOWN[found.state]}")
-            lines += [f"    {_short(line)}" for line in found.lines]
-        with (console := Console(width=120, color_system=None)).capture() as table:
-            console.print(as_table(self.estimates))
-        return "\n".join([*lines, "", table.get().rstrip()])
-
-
-_SHOWN: Mapping[State, str] = {
-    "new": "to run",
-    "unfinished": "to go on with",
-    "extended": "to go on with, for what has changed",
-    "done": "done",
-    "gone": "to make again: what it made is gone",
-    "changed": "made from other inputs; needs --overwrite",
-}
 
 
 def run_experiment(settings: RunSettings) -> RunResult | Outlook:
@@ -97,12 +60,8 @@ def run_experiment(settings: RunSettings) -> RunResult | Outlook:
         )
     plan = read_plan(settings.experiment, settings.assignments, STAGES)
     if settings.dry_run:
-        from preflab.experiment.estimate import estimate
-
-        standings = _Ledger(plan).standings()
-        done = [name for name, found in standings.items() if found.state == "done"]
         head = heading(plan.title, plan.name, settings.assignments)
-        return Outlook(head, plan, standings, estimate(plan, done=done))
+        return look_ahead(head, plan, _Ledger(plan).standings(), STAGES, measure=settings.measure)
     with alone_with(plan.output_dir / "experiment.json"):
         return _run(plan, settings)
 
@@ -192,13 +151,9 @@ def _by_reason(reasons: Mapping[str, str]) -> list[str]:
     for name, reason in reasons.items():
         names.setdefault(reason, []).append(name)
     return [
-        f"  {several(group)}: " + "\n    ".join(_short(line) for line in reason.splitlines())
+        f"  {several(group)}: " + "\n    ".join(short(line) for line in reason.splitlines())
         for reason, group in names.items()
     ]
-
-
-def _short(line: str) -> str:
-    return line if len(line) <= 400 else line[:399] + "…"
 
 
 def _describe(plan: Plan, settings: RunSettings) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from preflab.core.config import MOST_SEED, Positional, Settings
+from preflab.core.records import UserError
 
 
 class RunSettings(Settings):
@@ -24,7 +25,20 @@ class RunSettings(Settings):
     overwrite: bool = Field(
         default=False, description="Discard, and make anew, stages made from other inputs, and all that follows them."
     )
-    dry_run: bool = Field(default=False, description="Run nothing: show the stages, and what they will take.")
+    dry_run: bool = Field(
+        default=False, description="Run nothing: show the stages, with the steps and tokens of each training."
+    )
+    measure: bool = Field(
+        default=False,
+        description="With dry_run: take the first step of each training whose input is made, and say how long it took "
+        "and how much memory was in use at the peak. Nothing of it is kept.",
+    )
+
+    @model_validator(mode="after")
+    def _measures_in_a_dry_run(self) -> RunSettings:
+        if self.measure and not self.dry_run:
+            raise UserError("measure is a kind of dry run: give dry_run with it, or leave it out")
+        return self
 
 
 class QuickstartSettings(Settings):

@@ -20,7 +20,14 @@ _ROWS = frozenset(output.NOT_IN_RESULT)
 
 
 def _training(settings: type[TrainSettings], run: str) -> StageKind:
-    return StageKind(settings, run, "output_dir", product=_model_of, harmless=frozenset(NOT_IN_RESULT))
+    return StageKind(
+        settings,
+        run,
+        "output_dir",
+        product=_model_of,
+        harmless=frozenset(NOT_IN_RESULT),
+        amount="preflab.training.amount:training_amount",
+    )
 
 
 def _model_of(settings: LoraSettings) -> str:

@@ -46,6 +46,10 @@ class Trained:
     step: int
 
 
+Fit = Callable[..., Trained]
+"""What trains a module: `fit`, or what takes its place, with the same arguments."""
+
+
 def fit(
     accelerator: Accelerator,
     module: nn.Module,
@@ -67,9 +71,9 @@ def fit(
     the first step and after the last.
     """
     _need_held_out_rows(settings, held_out)
-    plan = _plan(training, settings, _passes(settings, accelerator))
+    plan = plan_steps(training, settings, passes_of(settings, accelerator))
     total = len(plan.steps)
-    optimizer = _adamw(module, settings, accelerator.device)
+    optimizer = adamw(module, settings, accelerator.device)
     scheduler = get_scheduler(settings.lr_scheduler_type, optimizer, _warmup(settings, total), total)
     _tell_deepspeed(accelerator, settings)
     prepared, optimizer = accelerator.prepare(module, optimizer)
@@ -126,7 +130,7 @@ def first_epoch(accelerator: Accelerator, rows: RankedRows, settings: TrainSetti
     ends within it leaves out too.
     """
     whole = settings.model_copy(update={"num_train_epochs": 1.0, "max_steps": -1})
-    return _plan(rows, whole, _passes(settings, accelerator)).steps
+    return plan_steps(rows, whole, passes_of(settings, accelerator)).steps
 
 
 def _need_held_out_rows(settings: TrainSettings, held_out: RankedRows | None) -> None:
@@ -136,7 +140,7 @@ def _need_held_out_rows(settings: TrainSettings, held_out: RankedRows | None) ->
         )
 
 
-def _passes(settings: TrainSettings, accelerator: Accelerator) -> int:
+def passes_of(settings: TrainSettings, accelerator: Accelerator) -> int:
     """Forward passes of an optimizer step, over all processes."""
     return settings.gradient_accumulation_steps * int(accelerator.num_processes)
 
@@ -144,14 +148,14 @@ def _passes(settings: TrainSettings, accelerator: Accelerator) -> int:
 def _checkpoints(accelerator: Accelerator, trainable: Trainable, settings: TrainSettings, steps: int) -> Checkpoints:
     plan = {
         "optimizer steps": steps,
-        "gradient_accumulation_steps times processes": _passes(settings, accelerator),
+        "gradient_accumulation_steps times processes": passes_of(settings, accelerator),
         "mixed_precision": accelerator.mixed_precision,
     }
     folder = settings.output_dir / "checkpoints"
     return Checkpoints(folder, accelerator, trainable, keep=settings.save_total_limit, plan=plan)
 
 
-def _plan(rows: RankedRows, settings: TrainSettings, passes: int) -> Plan:
+def plan_steps(rows: RankedRows, settings: TrainSettings, passes: int) -> Plan:
     return plan_training(
         rows.lengths,
         epochs=settings.num_train_epochs,
@@ -293,7 +297,7 @@ def _more_is_better(settings: TrainSettings) -> bool:
     return settings.metric_for_best_model.replace("/", "_").rsplit("_", 1)[-1] in MORE_IS_BETTER
 
 
-def _adamw(module: nn.Module, settings: TrainSettings, device: torch.device) -> torch.optim.Optimizer:
+def adamw(module: nn.Module, settings: TrainSettings, device: torch.device) -> torch.optim.Optimizer:
     """AdamW without decay on biases and norms. Fused: the other forms need temporary copies of all weights."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [

@@ -21,7 +21,7 @@ from preflab.data.cache import TokenizedDataset
 from preflab.data.comparisons import Need
 from preflab.model.responses import ResponseLogps, collator
 from preflab.objectives import OBJECTIVES, sft, weighted
-from preflab.training.fit import StepFns, always, evaluation_plan, first_epoch, fit
+from preflab.training.fit import Fit, StepFns, always, evaluation_plan, first_epoch, fit
 from preflab.training.loop import response_values
 from preflab.training.model import save_trained
 from preflab.training.preference_settings import PreferenceSettings
@@ -35,7 +35,7 @@ from preflab.training.steps import PairObjective, StepFn, label_step, pair_step
 
 
 @alone("output_dir", "stage.json")
-def train_preferences(settings: PreferenceSettings) -> TrainResult:
+def train_preferences(settings: PreferenceSettings, fit: Fit = fit) -> TrainResult:
     """Train by the objective that the settings are of (`DPOSettings`, `KTOSettings`, …).
 
     The reference's log-probabilities are computed once, before the first step, and cached; where no term of the

@@ -16,7 +16,7 @@ from preflab.data.tokenize import ChatTemplate
 from preflab.model.responses import ResponseRewards, collator
 from preflab.rewards.figures import draw_training_of_reward_model
 from preflab.rewards.rows import extremes, sample_lines
-from preflab.training.fit import always, fit
+from preflab.training.fit import Fit, always, fit
 from preflab.training.model import save_trained
 from preflab.training.prepare import prepare
 from preflab.training.push import push_at_evaluations
@@ -30,7 +30,7 @@ RESULTS_BEFORE = "reward_model_eval_results-beforetrain.json"
 
 
 @alone("output_dir", "stage.json")
-def train_reward(settings: RewardSettings) -> TrainResult:
+def train_reward(settings: RewardSettings, fit: Fit = fit) -> TrainResult:
     """Train a reward model and write the scores of the held-out rows, before training and after."""
     start = prepare(settings, "train reward", task="reward", need="rankings")
     if isinstance(start, TrainResult):

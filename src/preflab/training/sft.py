@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from preflab.core.output import alone
 from preflab.model.responses import ResponseLogps, collator
-from preflab.training.fit import always, fit
+from preflab.training.fit import Fit, always, fit
 from preflab.training.model import save_trained
 from preflab.training.prepare import prepare
 from preflab.training.push import push_at_evaluations
@@ -15,7 +15,7 @@ from preflab.training.steps import sft_step
 
 
 @alone("output_dir", "stage.json")
-def train_sft(settings: SFTSettings) -> TrainResult:
+def train_sft(settings: SFTSettings, fit: Fit = fit) -> TrainResult:
     """Train on the best response of each row; the loss is the mean over response tokens, rows packed without cross-
     talk.
     """
