@@ -102,6 +102,36 @@ def test_columns_are_listed_as_the_data_calls_them(tmp_path: Path) -> None:
     assert found.unused == ("prompt",), "it gave way"
 
 
+SIDES = {"response_a": "a", "response_b": "b"}
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "said"),
+    [
+        ({"prompt": "p", **SIDES, "preference": "tie"}, (), "`preference` is 'tie'"),
+        ({"prompt": "p", **SIDES, "Preference": "tie"}, (), "`Preference` is 'tie'"),
+        ({"prompt": "p", **SIDES, "liked": "tie"}, ("winner=liked",), "`liked` is 'tie'"),
+        (
+            {"prompt": "p", "answer_a": "a", "answer_b": "b", "preference": "red"},
+            (),
+            "`preference` is 'red'; it must name `answer_a` or `answer_b`, or be a tie",
+        ),
+        ({"prompt": "p", "good": None, "bad": "b"}, ("chosen=good", "rejected=bad"), "`good` is null"),
+        ({"prompt": "p", "Chosen": None, "rejected": "b"}, (), "`Chosen` is null"),
+    ],
+)
+def test_what_is_said_of_a_row_calls_columns_as_the_data_does(
+    row: Row, columns: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    good = {name: value or "x" for name, value in row.items()}
+    path = write(tmp_path / "a.jsonl", *[{**good, **dict.fromkeys(good.keys() & CHOICES, "A")}] * 3, row)
+    settings = InspectSettings(source=(path,), columns=columns)
+    (dropped,) = inspect_data(settings).inspection.dropped.values()
+    assert dropped.example == said
+
+
+CHOICES = {"preference", "Preference", "liked"}
+
 # Files of responses ---------------------------------------------------------------------------------------------------
 
 OURS = {"row": 1, "sample": 0, "prompt": [{"role": "user", "content": "p"}], "response": "r"}

@@ -138,15 +138,27 @@ def test_unknown_lora_targets_are_refused_with_those_that_exist() -> None:
 # ---- what is not there ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("load_one", [load, lambda name: load_tokenizer(str(name))])
+LOADS = [load, lambda name: load_tokenizer(str(name))]
+
+
+@pytest.mark.parametrize("load_one", LOADS)
 def test_a_missing_folder_is_named_with_the_nearest_that_exists(folder: Path, load_one: Any) -> None:
     with pytest.raises(UserError, match=rf"at .*tiny-polcy; did you mean {folder}\?"):
         load_one(folder.with_name("tiny-polcy"))
 
 
-def test_a_name_of_the_hub_that_cannot_be_reached_says_so() -> None:
-    with pytest.raises(UserError, match=r"nobody/nothing \(not a local folder; the model hub was asked"):
-        load("nobody/nothing")
+@pytest.mark.parametrize("load_one", LOADS)
+@pytest.mark.parametrize("name", ["nobody/nothing", "nothing", "runs/none"])
+def test_what_is_neither_here_nor_on_a_hub_in_reach_is_told_so_in_one_sentence(name: str, load_one: Any) -> None:
+    with pytest.raises(UserError, match=rf"^no (model|tokenizer) {name}: there is no such folder .* cannot be reached$"):
+        load_one(name)
+
+
+@pytest.mark.parametrize("load_one", LOADS)
+@pytest.mark.parametrize("name", ["./missing", "/tmp/nothing/here", "runs/a/b", "nothing.gguf"])
+def test_a_path_that_is_not_there_is_never_asked_of_the_hub(name: str, load_one: Any) -> None:
+    with pytest.raises(UserError, match=rf"^no (model|tokenizer) at {name}$"):
+        load_one(name)
 
 
 def test_a_folder_without_a_model_is_the_users_to_mend(tmp_path: Path) -> None:

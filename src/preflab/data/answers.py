@@ -11,7 +11,7 @@ from typing import Any, Literal
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.fields import excerpt
 from preflab.data.formats import FORMATS
-from preflab.data.layout import Format
+from preflab.data.layout import Format, in_the_datas_words
 from preflab.data.rows import read_row
 from preflab.data.sources import Source, is_file_of_rows, open_sources
 from preflab.data.thinking import Spoken, split_reasoning
@@ -117,7 +117,8 @@ def _answer(source: Source, form: Format, number: int, row: Mapping[str, Any]) -
     try:
         found = read_row(form, row)
     except RowError as error:
-        raise UserError(f"{source.where(number)}: {error}") from error
+        detail = in_the_datas_words(error.detail, form, source.renamed)
+        raise UserError(f"{source.where(number)}: {RowError(error.reason, detail)}") from error
     if not found.prompt:
         raise UserError(f"{source.where(number)}: the prompt is empty")
     if len(found.responses) != 1:
