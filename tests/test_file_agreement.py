@@ -66,7 +66,8 @@ def test_what_cannot_be_matched_is_said(tmp_path: Path) -> None:
     other.write_text(json.dumps(document))
     shown = str(compute_winrate(WinrateSettings(files=(mine, other))))
     assert (
-        "2 of 4 and 4 samples are about the same prompt and responses, and 2 of these have a verdict in both" in shown
+        "2 of 4 and 4 samples with two different responses are about the same prompt and responses, and 2 of these have a verdict in both"
+        in shown
     )
     assert "same verdict       1.000" in shown
     for row in document["results"]:

@@ -150,7 +150,9 @@ def test_a_missing_folder_is_named_with_the_nearest_that_exists(folder: Path, lo
 @pytest.mark.parametrize("load_one", LOADS)
 @pytest.mark.parametrize("name", ["nobody/nothing", "nothing", "runs/none"])
 def test_what_is_neither_here_nor_on_a_hub_in_reach_is_told_so_in_one_sentence(name: str, load_one: Any) -> None:
-    with pytest.raises(UserError, match=rf"^no (model|tokenizer) {name}: there is no such folder .* cannot be reached$"):
+    with pytest.raises(
+        UserError, match=rf"^no (model|tokenizer) {name}: there is no such folder .* cannot be reached$"
+    ):
         load_one(name)
 
 

@@ -24,8 +24,8 @@ _NO_TEXTS = Pair("", (), "", "")
 
 @dataclass(frozen=True, slots=True)
 class FileFigures:
-    """What a verdict file says. `rates` are shares of all samples, errors too, with Wilson's interval over prompts;
-    `same_text` counts the samples whose two responses are one text, which tie.
+    """What a verdict file says. `rates` are means over prompts of the shares of their samples, errors too, with
+    Wilson's interval over prompts; `same_text` counts the samples whose two responses are one text, which tie.
     """
 
     file: Path
@@ -46,7 +46,8 @@ def file_figures(file: VerdictFile, *, seed: int = 0) -> FileFigures:
     assert found is not None, "a verdict file has judgements"
     if samples.keys() - file.pairs.keys():
         lacking = "the file lacks texts of responses"
-        found = replace(found, by_length={}, length_controlled=None, length_controlled_note=lacking)
+        unknown: dict[str, Any] = {"same_length": None, "length_controlled": None, "length_controlled_note": lacking}
+        found = replace(found, by_length={}, **unknown)
     same_text = sum(pair.response == pair.opponent for pair in file.pairs.values())
     counted = (len(file.judgements), len(samples), data.prompts)
     return FileFigures(file.path, *counted, _rates(data, samples), same_text, found)

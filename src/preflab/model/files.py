@@ -115,11 +115,7 @@ def loading(name: str, what: str) -> Iterator[None]:
         found = _in_one_line(error)
         if not isinstance(error, (OSError, ValueError, RuntimeError)):
             found = f"a file of it is damaged, or holds what it should not ({found})"
-        hint = (
-            ""
-            if path.exists()
-            else " (there is no such folder or file here, so the model hub was asked for it)"
-        )
+        hint = "" if path.exists() else " (there is no such folder or file here, so the model hub was asked for it)"
         raise UserError(f"could not load the {what} {name}{hint}: {found}") from error
 
 

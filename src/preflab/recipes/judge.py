@@ -27,6 +27,7 @@ from preflab.data.answers import (
 from preflab.data.sources import open_sources
 from preflab.judge.endpoint import split_source
 from preflab.judge.estimate import PRICES, PRICES_FROM, Cost, estimate_cost
+from preflab.judge.orders import IDENTICAL
 from preflab.recipes.as_run import origin_of
 from preflab.recipes.discard import may_be_a_persons
 from preflab.recipes.judges import HumanJudge, Job, LanguageJudge, Maker, gold_judge, openai_judge, reply_cap
@@ -72,6 +73,17 @@ class JudgeResult:
     """A finished verdict file."""
 
     verdicts: VerdictFile
+
+    @property
+    def failure(self) -> str:
+        """Why nothing can be told of these verdicts, where all that was to be judged ended as an error; else empty."""
+        judged = [one.outcome == "error" for one in self.verdicts.judgements if one.text != IDENTICAL]
+        if not judged or not all(judged):
+            return ""
+        return (
+            f"{self.verdicts.path}: none of {len(judged)} judgements has a verdict, so nothing can be told; the same "
+            "command asks for them again"
+        )
 
     def __str__(self) -> str:
         figures = file_figures(self.verdicts)
