@@ -12,7 +12,8 @@ import tiny_runs
 from tiny_studies import tiny_study
 
 from preflab.analysis.analyse import analyse
-from preflab.analysis.as_run import AsRun, Leak, Origin, Run, as_run_of, leak_words, leaks_of
+from preflab.analysis.as_run import AsRun, Leak, Origin, Run, as_run_of, leaks_of
+from preflab.analysis.wording import leak_words
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.overlap import prompt_hash
 from preflab.data.sources import open_source

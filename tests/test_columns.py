@@ -12,6 +12,7 @@ from preflab.config import load_settings
 from preflab.data.answers import read_answers
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_source, open_sources
+from preflab.data.tokenize import Dropped
 from preflab.judge.estimate import Cost
 from preflab.recipes.inspect import inspect_data
 from preflab.recipes.judge import judge_responses
@@ -197,3 +198,13 @@ def test_compare_reads_files_and_prompts_by_the_same_columns(tmp_path: Path) -> 
     (prompt,) = study_prompts(settings, given, tuple(files.values()))
     assert prompt["prompt"] == [{"role": "user", "content": "p"}]
     assert prompt["chosen"] == "a"
+
+
+def test_a_row_without_the_column_that_is_the_prompt_has_no_prompt(tmp_path: Path) -> None:
+    """What is called `prompt` in this file is another thing, also in a row that leaves the right column out."""
+    ours = {"prompt": "template 7", "chosen": "a", "rejected": "b"}
+    path = write(tmp_path / "a.jsonl", {**ours, "ask": "Which?"}, ours, {**ours, "ask": "Why?"})
+    source = open_sources((path,), ("prompt=ask",))
+    found = list(read_comparisons(source, choose_formats(source)))
+    assert [item.prompt[0].content for item in found if isinstance(item, Comparison)] == ["Which?", "Why?"]
+    assert [item.reason for item in found if isinstance(item, Dropped)] == ["missing field"]

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from preflab.analysis.as_run import LEAKED, leak_words, leaks_of
+from preflab.analysis.as_run import leaks_of
 from preflab.analysis.contests import Frame, contest, frame
 from preflab.analysis.results import Contest, Estimate
 from preflab.analysis.statistics import wilson_estimate
 from preflab.analysis.study import Answer, Case, Judge, Player, Study
 from preflab.analysis.verdicts import OUTCOMES, VerdictFile, row_of
-from preflab.analysis.wording import MANY_EMPTY, listed, many_empty
+from preflab.analysis.wording import MANY_EMPTY, many_empty, told_of
 from preflab.records import Outcome, Pair, SampleVerdict
 
 _NO_TEXTS = Pair("", (), "", "")
@@ -62,9 +62,8 @@ def what_to_know(file: VerdictFile) -> list[str]:
     empty = shares_empty(file)
     if max(empty) >= MANY_EMPTY:
         said.append(many_empty(dict(zip(names, empty, strict=True))))
-    leaks = leaks_of(file.metadata.get("trained_on"))
-    if found := [words for name, leak in leaks.items() if (words := leak_words(name, leak))]:
-        said.append(f"{listed(found)}: {LEAKED}")
+    if found := told_of(leaks_of(file.metadata.get("trained_on"))):
+        said.append(found)
     return said
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from preflab.analysis.as_run import LEAKED, leak_words
 from preflab.analysis.definitions import MEAN_PREFERENCE, SHORT
 from preflab.analysis.results import Agreement, Contest, Depth, Finding, ModelFigures
 from preflab.analysis.study import Judge, Study
@@ -25,6 +24,7 @@ from preflab.analysis.wording import (
     percent,
     prompts,
     side,
+    told_of,
     who,
 )
 
@@ -81,9 +81,8 @@ def _empty_responses(models: Sequence[ModelFigures]) -> Iterator[Finding]:
 def _trained_on(study: Study) -> Iterator[Finding]:
     """Who was trained on prompts of the study."""
     origins = {**study.as_run.models, **study.as_run.judges}
-    said = [words for name, origin in origins.items() if origin.leak and (words := leak_words(name, origin.leak))]
-    if said:
-        yield Finding(f"{listed(said)}: {LEAKED}.", "warning")
+    if said := told_of({name: origin.leak for name, origin in origins.items() if origin.leak}):
+        yield Finding(f"{said}.", "warning")
 
 
 # ---- who is better ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import numpy as np
 from preflab.analysis.frontier import Curve, Frontier, Point, best_of_n, curves
 from preflab.analysis.frontier_differences import FEWEST_SEEDS, Difference, Side, difference, gold_at, trained_sides
 from preflab.analysis.results import Finding
-from preflab.analysis.wording import FEWEST_PROMPTS, UNIT, exact_percent, listed, number, prompts
+from preflab.analysis.wording import FEWEST_PROMPTS, UNIT, exact_percent, listed, number, prompts, told_of
 
 LEVELS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Nats of KL at which objectives are compared; those are read that most of them reach."""
@@ -35,6 +35,11 @@ UNREAD = 0.01
 
 def reading(frontier: Frontier) -> tuple[Finding, ...]:
     """The sentences that the report shows with the figures, most important first."""
+    said = told_of(frontier.trained_on)
+    return (*([Finding(f"{said}.", "warning")] if said else []), *_of_rewards(frontier))
+
+
+def _of_rewards(frontier: Frontier) -> tuple[Finding, ...]:
     if frontier.prompts < FEWEST_PROMPTS:
         return (Finding(f"Too few prompts to read anything from: {prompts(frontier.prompts)}.", "warning"),)
     if not frontier.has_gold:

@@ -127,9 +127,14 @@ def _saved_splits(folder: Path) -> list[str]:
     if not about.is_file():
         return []
     splits = _read(about).get("splits")
-    if not isinstance(splits, list) or not splits or not all(isinstance(name, str) for name in splits):
+    if not isinstance(splits, list) or not splits or not all(_is_name(name) for name in splits):
         raise UserError(f"{about}: it must name the splits of this folder, as `datasets` writes it")
     return splits
+
+
+def _is_name(split: object) -> bool:
+    """Whether this can be a folder's name in this folder, and leads to no other."""
+    return isinstance(split, str) and split not in ("", ".", "..") and not set(split) & {"/", "\\", "\0"}
 
 
 def _saved_files(folder: Path) -> tuple[Path, ...]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from preflab.analysis.experiment import Training
-from preflab.analysis.wording import number
+from preflab.analysis.wording import number, setting
 from preflab.figures.marks import legend_below
 from preflab.figures.style import Panel, looks
 
@@ -89,4 +89,4 @@ def _drawable(training: Training, metric: str) -> bool:
 
 
 def _short(value: object) -> str:
-    return number(value) if isinstance(value, float) and not 0 < abs(value) < 0.01 else str(value)
+    return number(value) if isinstance(value, float) and not 0 < abs(value) < 0.01 else setting(value)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from preflab.analysis.as_run import trained_on
 from preflab.analysis.frontier import HEAD, best_of_measures, lowest_proxy, policy_measures
 from preflab.config import dump_settings, shared_values
 from preflab.data.fields import excerpt
@@ -22,6 +23,7 @@ from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
 from preflab.model.responses import Model, ResponseRewards
 from preflab.model.snapshots import final_model
+from preflab.recipes.as_run import origin_of
 from preflab.recipes.data import template_of
 from preflab.recipes.frontier_settings import FrontierSettings, RolloutSettings
 from preflab.recipes.generate import read_prompts
@@ -36,6 +38,7 @@ from preflab.records import Completion, UserError, messages_to_json
 from preflab.rundir import digest_file, fingerprint, read_jsonl, stage_state, write_json, write_jsonl, write_manifest
 from preflab.sandbox.gold import gold_reward, read_prompt
 from preflab.terminal import progress_bar, say
+from preflab.ties import is_score
 
 Row = dict[str, Any]
 
@@ -174,16 +177,18 @@ def _trained(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for entry in entries:
         stage = stage_state(Path(entry.source).parent) if Path(entry.source).is_dir() else None
-        command, values = ("", {}) if stage is None else (stage.inputs["command"], stage.inputs["settings"])
-        trained = command.startswith("train ")
+        inputs = {} if stage is None else stage.inputs
+        command, given = str(inputs.get("command")), inputs.get("settings")
+        trained = command.startswith("train ") and isinstance(given, dict)
+        values: Mapping[str, Any] = given if trained and given else {}
         found.append({
             "name": entry.name,
             "source": entry.source,
             "objective": command.removeprefix("train ") if trained else entry.name,
-            "seed": values.get("seed") if trained else None,
-            "settings": {name: values[name] for name in values if name != "seed"} if trained else {},
+            "seed": values.get("seed"),
+            "settings": {name: values[name] for name in values if name != "seed"},
         })  # fmt: skip
-    for objective in {policy["objective"] for policy in found}:
+    for objective in dict.fromkeys(policy["objective"] for policy in found):
         group = [policy for policy in found if policy["objective"] == objective]
         first = group[0]["settings"]
         names = dict.fromkeys(name for policy in group for name in policy["settings"])
@@ -212,6 +217,9 @@ def _head(
         responses = list(read_jsonl(settings.out / "responses" / f"{name}.jsonl"))
         return policy_measures(responses, rows, samples=settings.num_return_sequences, lowest=lowest).figures()
 
+    asked = [prompt.messages for prompt in prompts]
+    models = {policy["name"]: policy["source"] for policy in trained}
+    models |= {"the reference": model_of(settings.reference), "the reward model": model_of(settings.reward_model)}
     return {
         "reference": settings.reference,
         "reward_model": settings.reward_model,
@@ -220,6 +228,7 @@ def _head(
         "best_of_n": [
             {"of": n, **best_of_measures(reference, rows, n, lowest=lowest).figures()} for n in _sizes(settings)
         ],
+        "trained_on": trained_on({name: origin_of("model", source, asked) for name, source in models.items()}),
     }
 
 
@@ -253,6 +262,11 @@ def _measure(bench: _Bench, entry: Entry, settings: FrontierSettings) -> None:
         )
     with explaining_memory(settings.batch_size):
         found, kls = _sample_with_kl(bench, load(), settings)
+        if strange := sum(not is_score(kl) for kl in kls):
+            raise UserError(
+                f"{entry.source}: {strange} of {len(kls)} responses have no finite KL from the reference: its weights "
+                "are damaged or its training has diverged; leave it out, or train it anew"
+            )
         rows = _rows(bench, found, settings)
     finish_output(output, [{**row, "kl": kl} for row, kl in zip(rows, kls, strict=True)])
 

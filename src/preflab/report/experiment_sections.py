@@ -15,7 +15,7 @@ from preflab.analysis.frontier_findings import reading
 from preflab.analysis.grid_findings import grid_findings
 from preflab.analysis.results import Analysis, Contest, Finding, GridCell
 from preflab.analysis.study import Study
-from preflab.analysis.wording import NOTHING, capital, duration, exact_percent, listed, number, p_value
+from preflab.analysis.wording import NOTHING, capital, duration, exact_percent, listed, number, p_value, setting
 from preflab.figures.comparison import against_baseline, overview_panels
 from preflab.figures.frontier import frontier_figures
 from preflab.figures.grid import step_panels, temperature_panels
@@ -300,4 +300,4 @@ def _chosen_cell(run: Training) -> Cell:
 def _plain(value: object) -> str:
     if value is None:
         return NOTHING
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else setting(value)

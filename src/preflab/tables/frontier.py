@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from preflab.analysis.frontier import Frontier, Point, best_of_n, curves
+from preflab.analysis.frontier import Frontier, Point, best_of_n, curves, strength
 from preflab.analysis.frontier_findings import BEST_OF_N
 from preflab.analysis.wording import NOTHING, number
 from preflab.rundir import write_text
@@ -52,6 +52,10 @@ def _policy_rows(frontier: Frontier) -> Iterator[Row]:
         }
         yield named | best.measures.figures()
     for policy in frontier.policies:
-        strength = ", ".join(f"{name} {value}" for name, value in policy.settings.items())
-        named = {"name": policy.name, "objective": policy.objective, "strength": strength, "seed": policy.seed}
+        named = {
+            "name": policy.name,
+            "objective": policy.objective,
+            "strength": strength(policy.settings),
+            "seed": policy.seed,
+        }
         yield named | policy.measures.figures()
