@@ -269,10 +269,20 @@ def test_what_datasets_saved_is_read(tmp_path: Path) -> None:
         rows_of(tmp_path / "one")
 
 
-@pytest.mark.parametrize("content", ["[", "[]", '{"_data_files": 3}', '{"_data_files": [{"filename": 3}]}', "{}"])
-def test_what_says_nothing_of_its_data_is_refused(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "not valid JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[]", "an object with named fields is needed"),
+        ('{"_data_files": 3}', "as `datasets` writes it"),
+        ('{"_data_files": [{"filename": 3}]}', "as `datasets` writes it"),
+        ("{}", "as `datasets` writes it"),
+    ],
+)
+def test_what_says_nothing_of_its_data_is_refused(content: str, message: str, tmp_path: Path) -> None:
     written(tmp_path / "state.json", content)
-    with pytest.raises(UserError, match=r"state\.json: .* as `datasets` writes it"):
+    with pytest.raises(UserError, match=rf"state\.json: .*{message}"):
         rows_of(tmp_path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,7 @@ def test_weights_that_lack_layers_are_refused(folder: Path, tmp_path: Path) -> N
 def test_an_adapter_config_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "adapter_config.json"
     path.write_text("{")
-    with pytest.raises(UserError, match=r"adapter_config\.json is not JSON"):
+    with pytest.raises(UserError, match=r"adapter_config\.json: not valid JSON"):
         load(tmp_path)
     path.write_text(json.dumps({"task_type": "CAUSAL_LM"}))
     with pytest.raises(UserError, match="does not name its base model"):
@@ -329,3 +330,18 @@ def test_a_pad_token_is_found_or_made_that_does_not_end_responses() -> None:
         assert tokenizer.pad_token == token
         assert model.config.pad_token_id == tokenizer.pad_token_id != tokenizer.eos_token_id
         assert model.get_input_embeddings().num_embeddings == vocabulary + added
+
+
+@pytest.mark.parametrize("task", ["policy", "reward"])
+@pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
+def test_a_configuration_without_sizes_is_not_filled_with_made_up_weights(
+    kind: str, task: str, folder: Path, tmp_path: Path
+) -> None:
+    """The family's usual sizes stand for those that are missing: billions of random numbers, in some families."""
+    shutil.copytree(folder, tmp_path / "m")
+    (tmp_path / "m" / "checksums.json").unlink(missing_ok=True)
+    (tmp_path / "m" / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(
+        UserError, match=r"m: config\.json describes a model of [\d,]{11,} parameters \(\w+\), and the w"
+    ):
+        load(tmp_path / "m", task, fresh_head=task == "reward")

@@ -23,7 +23,8 @@ from peft import (
 from torch import nn
 from transformers import PreTrainedModel
 
-from preflab.model.damage import read_header, read_object
+from preflab.durable import read_object
+from preflab.model.damage import read_header
 from preflab.model.files import loading, quiet
 from preflab.model.responses import transformers_model, usual_attention
 from preflab.records import UserError
