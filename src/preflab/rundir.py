@@ -23,6 +23,8 @@ from preflab.records import UserError, refuse_device
 from preflab.redaction import redact
 from preflab.terminal import is_main_process
 
+LONGEST_JSON = 1 << 30  # bytes, read at once; the largest tokenizer.json there is has a thirtieth of them
+
 # ---- files ---------------------------------------------------------------------------------------------------------
 
 
@@ -124,23 +126,17 @@ def read_jsonl(path: Path, *, whole: bool = False) -> Iterator[dict[str, Any]]:
             yield row
 
 
-LONGEST_JSON = 1 << 30
-"""Bytes of a JSON file, which is read at once; the largest tokenizer.json there is has a thirtieth of it."""
-
-
 def read_json(path: Path) -> Any:
     """The value of a JSON file. Raises `UserError` when it is missing, not JSON, or larger than `LONGEST_JSON`."""
     refuse_device(path)
+    if path.is_file() and (size := path.stat().st_size) > LONGEST_JSON:
+        raise UserError(f"{path}: {size:,} bytes are more than any such file has")
     try:
-        if (size := path.stat().st_size) > LONGEST_JSON:
-            raise UserError(f"{path}: {size:,} bytes are more than any such file has")
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
     except RecursionError as error:
         raise UserError(f"{path}: not valid JSON: it is nested too deeply") from error
-    except UserError:
-        raise
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON: {error}") from error
 
