@@ -188,6 +188,30 @@ def test_judge_reads_both_files_by_columns_and_format(tmp_path: Path) -> None:
     assert isinstance(judge_responses(JudgeSettings(**given, format="prompt-response")), Cost)
 
 
+def test_files_of_others_say_what_their_columns_are_read_as(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = write(tmp_path / "ours.jsonl", OURS)
+    theirs = write(tmp_path / "theirs.jsonl", {"query": "p", "gen_text": "s", "tokens": 3, "by": "me", "more": []})
+    given = {"responses": ours, "opponent": theirs, "judge": "human", "dry_run": True}
+    judge_responses(JudgeSettings(**given, columns=("response=gen_text",)))
+    said = "columns: query -> prompt, gen_text -> response, tokens; kept as meta: by; not used: more"
+    assert capsys.readouterr().err.splitlines() == [said], "of our own file there is nothing to tell"
+
+
+def test_a_study_says_what_the_columns_of_prompts_and_files_are_read_as(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "a.jsonl", {"prompt": "p", "answer": "a"}, {"prompt": "p", "answer": "b"})
+    pairs = write(tmp_path / "pairs.jsonl", {"query": "p", "chosen": "a", "rejected": "b", "id": 1})
+    settings = CompareSettings(models=(file, "chosen"), prompts=(pairs,))
+    given = read_files(settings, {"a": file})
+    study_prompts(settings, given, (file,))
+    study_prompts(CompareSettings(models=(file, file)), given, (file,))  # two samples, which are not told as asked once
+    assert capsys.readouterr().err.splitlines() == [
+        "columns: prompt, answer -> response",
+        "columns: query -> prompt, chosen, rejected; kept as meta: id",
+    ]
+
+
 def test_compare_reads_files_and_prompts_by_the_same_columns(tmp_path: Path) -> None:
     files = {name: write(tmp_path / f"{name}.jsonl", {"query": "p", "text_out": name}) for name in ("a", "b")}
     pairs = write(tmp_path / "pairs.jsonl", {"query": "p", "chosen": "a", "rejected": "b"})

@@ -12,8 +12,9 @@ from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
 from preflab import cli
+from preflab.analysis.file_figures import shares_empty
 from preflab.analysis.verdict_rows import verdict_row
-from preflab.analysis.verdicts import write_verdicts
+from preflab.analysis.verdicts import read_verdicts, write_verdicts
 from preflab.recipes.output import unfinished
 from preflab.recipes.settings import WinrateSettings
 from preflab.recipes.winrate import compute_winrate
@@ -243,3 +244,13 @@ def test_counts_of_samples_beside_rates_over_prompts_are_called_so(tmp_path: Pat
 
 def test_lengths_that_are_not_known_have_no_row(tmp_path: Path) -> None:
     assert figures(write(tmp_path / "bare.json", "wl", texts=False)).contest.same_length is None
+
+
+def test_the_share_of_empty_responses_is_a_mean_over_prompts(tmp_path: Path) -> None:
+    """As in a report of the same responses: of two prompts one has empty samples only, though of four samples three."""
+    path = tmp_path / "empty.json"
+    texts = {"1/0": "", "1/1": " ", "1/2": "", "2/0": "a b"}
+    shown = {name: Pair(name, (Message("user", name[0]),), text, "y z w") for name, text in texts.items()}
+    judgements = [Judgement(name, "loss") for name in texts]
+    write_verdicts(path, judgements, metadata={"model": "m"}, opponent_word="baseline", pairs=shown)
+    assert shares_empty(read_verdicts(path)) == (0.5, 0.0)

@@ -13,11 +13,11 @@ import numpy as np
 from preflab.analysis.as_run import leaks_of
 from preflab.analysis.contests import Frame, contest, frame
 from preflab.analysis.results import Contest, Estimate
-from preflab.analysis.statistics import wilson_estimate
+from preflab.analysis.statistics import numbered, wilson_estimate
 from preflab.analysis.study import Answer, Case, Judge, Player, Study
 from preflab.analysis.verdicts import OUTCOMES, VerdictFile, row_of
 from preflab.analysis.wording import MANY_EMPTY, many_empty, told_of
-from preflab.records import Outcome, Pair, SampleVerdict
+from preflab.records import Outcome, Pair, SampleVerdict, unit_of
 
 _NO_TEXTS = Pair("", (), "", "")
 
@@ -68,9 +68,16 @@ def what_to_know(file: VerdictFile) -> list[str]:
 
 
 def shares_empty(file: VerdictFile) -> tuple[float, float]:
-    """Which shares of the model's responses and of the opponent's say nothing."""
+    """Which shares of the model's responses and of the opponent's say nothing: means over prompts, as in a study."""
+    if not file.pairs:
+        return 0.0, 0.0
+    prompt_of = numbered(unit_of(pair.prompt) or row_of(sample_id) for sample_id, pair in file.pairs.items())
+    samples = np.bincount(prompt_of)
     sides = ([pair.response for pair in file.pairs.values()], [pair.opponent for pair in file.pairs.values()])
-    ours, theirs = (sum(not text.strip() for text in texts) / max(len(texts), 1) for texts in sides)
+    ours, theirs = (
+        float((np.bincount(prompt_of, weights=[not text.strip() for text in texts]) / samples).mean())
+        for texts in sides
+    )
     return ours, theirs
 
 

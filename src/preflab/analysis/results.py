@@ -189,7 +189,7 @@ class GridCell:
 
     Attributes:
         definition: which of the usual win rates it is.
-        empty, opponent_empty: shares of its and of the opponent's responses that say nothing.
+        empty, opponent_empty: shares of its and of the opponent's responses that say nothing (means over prompts).
         trained_on: of the grid's prompts, those that the model was trained on; None where that is not known.
     """
 

@@ -144,7 +144,7 @@ def _fingerprint(name: str, dtype: torch.dtype, load: Callable[[], Model]) -> st
 def _prompts(settings: FrontierSettings, template: ChatTemplate) -> list[Prompt]:
     """Each prompt once; those that cannot be used are told."""
     asked = GenerateSettings(model=settings.reference, **shared_values(settings, GenerateSettings))
-    prompts, dropped, _ = read_prompts(asked, template)
+    prompts, dropped, _ = read_prompts(asked, template, tell=True)
     for item in dropped:
         say(f"not asked: {item}")
     return list({prompt.ids: prompt for prompt in reversed(prompts)}.values())[::-1]

@@ -24,6 +24,7 @@ from preflab.data.answers import (
     read_answers,
     read_side,
 )
+from preflab.data.column_use import tell_columns
 from preflab.data.sources import open_sources
 from preflab.judge.endpoint import split_source
 from preflab.judge.estimate import PRICES, PRICES_FROM, Cost, estimate_cost
@@ -224,7 +225,8 @@ def _read_pairs(settings: JudgeSettings) -> tuple[str, str, list[Pair]]:
     model, source = _named_file(settings.responses)
     opponent, other = (settings.opponent, "") if settings.opponent == "chosen" else _named_file(settings.opponent)
     files = tuple(filter(None, (source, other)))
-    read = partial(read_answers, form=settings.format, columns=settings.columns, beside=(*files, *settings.prompts))
+    beside = (*files, *settings.prompts)
+    read = partial(read_answers, form=settings.format, columns=settings.columns, beside=beside, tell=tell_columns)
     ours = read(source)
     if settings.opponent == "chosen":
         if not settings.prompts:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -25,6 +25,7 @@ from preflab.terminal import is_main_process
 
 S = TypeVar("S")
 R = TypeVar("R")
+P = ParamSpec("P")
 
 NOT_IN_RESULT = {
     *("output", "overwrite", "batch_size"),
@@ -124,17 +125,17 @@ def alone_with(output: Path) -> Iterator[None]:
         _remove_unused(Path(lock.lock_file), output, made)
 
 
-def alone(setting: str, head: str = "") -> Callable[[Callable[[S], R]], Callable[[S], R]]:
+def alone(setting: str, head: str = "") -> Callable[[Callable[Concatenate[S, P], R]], Callable[Concatenate[S, P], R]]:
     """A recipe that keeps other processes from its output, as `alone_with` does.
 
     setting: names the output, a file; or a folder, of which `head` is the file that stands for all in it.
     """
 
-    def wrap(recipe: Callable[[S], R]) -> Callable[[S], R]:
+    def wrap(recipe: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
         @wraps(recipe)
-        def locked(settings: S) -> R:
+        def locked(settings: S, /, *args: P.args, **options: P.kwargs) -> R:
             with alone_with(getattr(settings, setting) / head):
-                return recipe(settings)
+                return recipe(settings, *args, **options)
 
         return locked
 
