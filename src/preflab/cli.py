@@ -200,6 +200,9 @@ def _run(command: Command, settings: Settings) -> None:
             raise UserError(said) from error
         raise
     _show(result)
+    if failure := getattr(result, "failure", ""):  # it wrote what it found, and that is nothing to go on with
+        _complain(f"Error: {failure}")
+        click.get_current_context().exit(1)
 
 
 def _show(result: object) -> None:

@@ -291,3 +291,18 @@ def test_what_has_no_end_is_not_read(command: str, tmp_path: Path, capsys: pytes
         main(given)
     assert caught.value.code == 2
     assert "device" in capsys.readouterr().err
+
+
+def test_what_was_changed_by_hand_is_said_in_the_order_of_the_files(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"{letter}.json" for letter in "abcdefgh"]
+    with whole_folder(tmp_path / "m") as folder:
+        for name in names:
+            (folder / name).write_text("{}")
+    for name in names:
+        (tmp_path / "m" / name).write_text("[]")
+    check_model(tmp_path / "m")
+    said = "".join(capfd.readouterr().err.split())
+    places = [said.index(f"/{name}:") for name in names]
+    assert places == sorted(places)

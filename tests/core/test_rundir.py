@@ -301,3 +301,12 @@ def test_a_stage_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "stage.json").write_text('{"acts": 3}')
     with pytest.raises(UserError, match=r"stage\.json: not a stage file"):
         rundir.open_stage(tmp_path, INPUTS, overwrite=False)
+
+
+def test_json_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rundir, "LONGEST_JSON", 9)
+    (tmp_path / "x.json").write_text('{"a": 12}')
+    assert rundir.read_json(tmp_path / "x.json") == {"a": 12}
+    (tmp_path / "x.json").write_text('{"a": 123}')
+    with pytest.raises(UserError, match=r"x\.json: 10 bytes are more than any such file has"):
+        rundir.read_json(tmp_path / "x.json")

@@ -172,3 +172,11 @@ def test_a_single_response_has_labels_counted_and_is_not_called_chosen(tmp_path:
     shown = str(InspectResult(found))
     assert "2 wanted, 1 unwanted, 1 without" in shown
     assert "chosen" not in shown
+
+
+def test_the_column_without_a_name_that_pandas_writes_is_no_label(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f",prompt,chosen,rejected\n0,{Q},{BETTER},{WORSE}\n1,{Q},{BETTER},{WORSE}\n")
+    (columns,) = inspect_source(open_source(str(path))).columns
+    assert dict(columns.read) == {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
+    assert columns.meta == ("",)

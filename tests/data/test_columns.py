@@ -15,6 +15,7 @@ from preflab.data.command import inspect_data
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.settings import InspectSettings
 from preflab.data.sources import open_source, open_sources
+from preflab.data.tokenize import Dropped
 from preflab.judging.command import judge_responses
 from preflab.judging.estimate import Cost
 from preflab.judging.settings import JudgeSettings
@@ -102,6 +103,36 @@ def test_columns_are_listed_as_the_data_calls_them(tmp_path: Path) -> None:
     assert found.unused == ("prompt",), "it gave way"
 
 
+SIDES = {"response_a": "a", "response_b": "b"}
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "said"),
+    [
+        ({"prompt": "p", **SIDES, "preference": "tie"}, (), "`preference` is 'tie'"),
+        ({"prompt": "p", **SIDES, "Preference": "tie"}, (), "`Preference` is 'tie'"),
+        ({"prompt": "p", **SIDES, "liked": "tie"}, ("winner=liked",), "`liked` is 'tie'"),
+        (
+            {"prompt": "p", "answer_a": "a", "answer_b": "b", "preference": "red"},
+            (),
+            "`preference` is 'red'; it must name `answer_a` or `answer_b`, or be a tie",
+        ),
+        ({"prompt": "p", "good": None, "bad": "b"}, ("chosen=good", "rejected=bad"), "`good` is null"),
+        ({"prompt": "p", "Chosen": None, "rejected": "b"}, (), "`Chosen` is null"),
+    ],
+)
+def test_what_is_said_of_a_row_calls_columns_as_the_data_does(
+    row: Row, columns: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    good = {name: value or "x" for name, value in row.items()}
+    path = write(tmp_path / "a.jsonl", *[{**good, **dict.fromkeys(good.keys() & CHOICES, "A")}] * 3, row)
+    settings = InspectSettings(source=(path,), columns=columns)
+    (dropped,) = inspect_data(settings).inspection.dropped.values()
+    assert dropped.example == said
+
+
+CHOICES = {"preference", "Preference", "liked"}
+
 # Files of responses ---------------------------------------------------------------------------------------------------
 
 OURS = {"row": 1, "sample": 0, "prompt": [{"role": "user", "content": "p"}], "response": "r"}
@@ -157,6 +188,30 @@ def test_judge_reads_both_files_by_columns_and_format(tmp_path: Path) -> None:
     assert isinstance(judge_responses(JudgeSettings(**given, format="prompt-response")), Cost)
 
 
+def test_files_of_others_say_what_their_columns_are_read_as(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = write(tmp_path / "ours.jsonl", OURS)
+    theirs = write(tmp_path / "theirs.jsonl", {"query": "p", "gen_text": "s", "tokens": 3, "by": "me", "more": []})
+    given = {"responses": ours, "opponent": theirs, "judge": "human", "dry_run": True}
+    judge_responses(JudgeSettings(**given, columns=("response=gen_text",)))
+    said = "columns: query -> prompt, gen_text -> response, tokens; kept as meta: by; not used: more"
+    assert capsys.readouterr().err.splitlines() == [said], "of our own file there is nothing to tell"
+
+
+def test_a_study_says_what_the_columns_of_prompts_and_files_are_read_as(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "a.jsonl", {"prompt": "p", "answer": "a"}, {"prompt": "p", "answer": "b"})
+    pairs = write(tmp_path / "pairs.jsonl", {"query": "p", "chosen": "a", "rejected": "b", "id": 1})
+    settings = CompareSettings(models=(file, "chosen"), prompts=(pairs,))
+    given = read_files(settings, {"a": file})
+    study_prompts(settings, given, (file,))
+    study_prompts(CompareSettings(models=(file, file)), given, (file,))  # two samples, which are not told as asked once
+    assert capsys.readouterr().err.splitlines() == [
+        "columns: prompt, answer -> response",
+        "columns: query -> prompt, chosen, rejected; kept as meta: id",
+    ]
+
+
 def test_compare_reads_files_and_prompts_by_the_same_columns(tmp_path: Path) -> None:
     files = {name: write(tmp_path / f"{name}.jsonl", {"query": "p", "text_out": name}) for name in ("a", "b")}
     pairs = write(tmp_path / "pairs.jsonl", {"query": "p", "chosen": "a", "rejected": "b"})
@@ -167,3 +222,13 @@ def test_compare_reads_files_and_prompts_by_the_same_columns(tmp_path: Path) -> 
     (prompt,) = study_prompts(settings, given, tuple(files.values()))
     assert prompt["prompt"] == [{"role": "user", "content": "p"}]
     assert prompt["chosen"] == "a"
+
+
+def test_a_row_without_the_column_that_is_the_prompt_has_no_prompt(tmp_path: Path) -> None:
+    """What is called `prompt` in this file is another thing, also in a row that leaves the right column out."""
+    ours = {"prompt": "template 7", "chosen": "a", "rejected": "b"}
+    path = write(tmp_path / "a.jsonl", {**ours, "ask": "Which?"}, ours, {**ours, "ask": "Why?"})
+    source = open_sources((path,), ("prompt=ask",))
+    found = list(read_comparisons(source, choose_formats(source)))
+    assert [item.prompt[0].content for item in found if isinstance(item, Comparison)] == ["Which?", "Why?"]
+    assert [item.reason for item in found if isinstance(item, Dropped)] == ["missing field"]

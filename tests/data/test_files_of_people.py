@@ -269,10 +269,20 @@ def test_what_datasets_saved_is_read(tmp_path: Path) -> None:
         rows_of(tmp_path / "one")
 
 
-@pytest.mark.parametrize("content", ["[", "[]", '{"_data_files": 3}', '{"_data_files": [{"filename": 3}]}', "{}"])
-def test_what_says_nothing_of_its_data_is_refused(content: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "not valid JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[]", "an object with named fields is needed"),
+        ('{"_data_files": 3}', "as `datasets` writes it"),
+        ('{"_data_files": [{"filename": 3}]}', "as `datasets` writes it"),
+        ("{}", "as `datasets` writes it"),
+    ],
+)
+def test_what_says_nothing_of_its_data_is_refused(content: str, message: str, tmp_path: Path) -> None:
     written(tmp_path / "state.json", content)
-    with pytest.raises(UserError, match=r"state\.json: .* as `datasets` writes it"):
+    with pytest.raises(UserError, match=rf"state\.json: .*{message}"):
         rows_of(tmp_path)
 
 
@@ -311,3 +321,22 @@ def test_a_link_to_nothing_in_a_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").symlink_to(tmp_path / "gone.jsonl")
     with pytest.raises(UserError, match=r"b\.jsonl: a link to a file that is not there"):
         rows_of(tmp_path)
+
+
+@pytest.mark.parametrize("number", ["1.5", "-12.25", "1.5e+3", "2E-7", "-3"])
+def test_a_number_may_lie_across_the_pieces_in_which_a_file_is_read(number: str, tmp_path: Path) -> None:
+    row = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    path = tmp_path / "a.json"
+    for held in range(1, len(number) + 1):
+        before = '{"note": "NOTE", "version": '
+        padding = "x" * ((1 << 16) + 3 - len(before) + len("NOTE") - held)  # three bytes come first, for a mark
+        text = f'{before.replace("NOTE", padding)}{number}, "data": [{json.dumps(row)}]}}'
+        path.write_text(text)
+        assert rows_of(path) == [row]
+
+
+@pytest.mark.parametrize("split", [".", "..", "", "a/b", 7])
+def test_a_saved_split_is_a_folder_in_the_folder(split: object, tmp_path: Path) -> None:
+    (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": [split]}))
+    with pytest.raises(UserError, match=r"dataset_dict\.json: it must name the splits of this folder"):
+        open_source(str(tmp_path))

@@ -65,15 +65,14 @@ def test_what_cannot_be_matched_is_said(tmp_path: Path) -> None:
         row["prompt"] = [{"role": "user", "content": "Something else"}]
     other.write_text(json.dumps(document))
     shown = str(compute_winrate(WinrateSettings(files=(mine, other))))
-    assert (
-        "2 of 4 and 4 samples are about the same prompt and responses, and 2 of these have a verdict in both" in shown
-    )
+    assert "2 of 4 and 4 samples with two different responses are about the same prompt and responses" in shown
+    assert "and 2 of these have a verdict in both" in shown
     assert "same verdict       1.000" in shown
     for row in document["results"]:
         row["prompt"] = "Something else"
     other.write_text(json.dumps(document))
     shown = str(compute_winrate(WinrateSettings(files=(mine, other))))
-    assert "0 of 4 and 4 samples match" in shown
+    assert "0 of 4 and 4 samples with two different responses match" in shown
 
 
 def test_a_file_without_texts_is_named(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from preflab import cli
 from preflab.core.output import unfinished
 from preflab.core.records import DisagreementError, Judgement, Message, Pair
 from preflab.core.rundir import append_jsonl
+from preflab.judging.file_figures import shares_empty
 from preflab.judging.settings import WinrateSettings
 from preflab.judging.verdict_rows import verdict_row
-from preflab.judging.verdicts import write_verdicts
+from preflab.judging.verdicts import read_verdicts, write_verdicts
 from preflab.judging.winrate import compute_winrate
 
 NAMES: dict[str, Any] = {"w": "win", "t": "tie", "l": "loss", "e": "error"}
@@ -206,3 +207,50 @@ def test_the_other_files_are_shown_all_the_same(tmp_path: Path, capsys: pytest.C
 def test_a_file_that_cannot_be_read_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(str(tmp_path / "no.json")) == 2
     assert "no.json: cannot be read" in capsys.readouterr().err
+
+
+# ---- what the rows of equal lengths say, and what a rate is a rate of ----
+
+
+def test_responses_of_equal_length_have_a_row_of_their_own(tmp_path: Path) -> None:
+    words = {"1/0": "a b c", "2/0": "a b", "3/0": "a b", "4/0": "x"}
+    outcomes = {"1/0": "w", "2/0": "w", "3/0": "l", "4/0": "l"}
+    shown = {name: Pair(name, (Message("user", name),), text, "y z") for name, text in words.items()}
+    path = tmp_path / "lengths.json"
+    judgements = [Judgement(name, NAMES[letter]) for name, letter in outcomes.items()]
+    write_verdicts(path, judgements, metadata={}, opponent_word="baseline", pairs=shown)
+    contest = figures(path).contest
+    rates = {"longer": contest.longer, "shorter": contest.shorter, "same": contest.same_length}
+    assert {name: (rate.value, rate.n) for name, rate in rates.items() if rate} == {
+        "longer": (1.0, 1),
+        "shorter": (0.0, 1),
+        "same": (0.5, 2),
+    }
+    said = str(compute_winrate(WinrateSettings(files=(path,))))
+    assert "win rate where both have as many words (n = 2 prompts)" in said
+    assert "counts are of samples" not in said
+
+
+def test_counts_of_samples_beside_rates_over_prompts_are_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "samples.json"
+    prompts = {"1/0": "p", "1/1": "p", "2/0": "q"}
+    shown = {name: Pair(name, (Message("user", text),), "a b", "y z w") for name, text in prompts.items()}
+    judgements = [Judgement(name, NAMES[letter]) for name, letter in zip(prompts, "wwl", strict=True)]
+    write_verdicts(path, judgements, metadata={}, opponent_word="baseline", pairs=shown)
+    assert figures(path).rates["win"].value == 0.5, "of two prompts one, though of three samples two"
+    said = str(compute_winrate(WinrateSettings(files=(path,))))
+    assert "3 samples of 2 prompts; counts are of samples, rates are means over prompts" in said
+
+
+def test_lengths_that_are_not_known_have_no_row(tmp_path: Path) -> None:
+    assert figures(write(tmp_path / "bare.json", "wl", texts=False)).contest.same_length is None
+
+
+def test_the_share_of_empty_responses_is_a_mean_over_prompts(tmp_path: Path) -> None:
+    """As in a report of the same responses: of two prompts one has empty samples only, though of four samples three."""
+    path = tmp_path / "empty.json"
+    texts = {"1/0": "", "1/1": " ", "1/2": "", "2/0": "a b"}
+    shown = {name: Pair(name, (Message("user", name[0]),), text, "y z w") for name, text in texts.items()}
+    judgements = [Judgement(name, "loss") for name in texts]
+    write_verdicts(path, judgements, metadata={"model": "m"}, opponent_word="baseline", pairs=shown)
+    assert shares_empty(read_verdicts(path)) == (0.5, 0.0)

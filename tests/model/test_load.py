@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -138,15 +139,29 @@ def test_unknown_lora_targets_are_refused_with_those_that_exist() -> None:
 # ---- what is not there ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("load_one", [load, lambda name: load_tokenizer(str(name))])
+LOADS = [load, lambda name: load_tokenizer(str(name))]
+
+
+@pytest.mark.parametrize("load_one", LOADS)
 def test_a_missing_folder_is_named_with_the_nearest_that_exists(folder: Path, load_one: Any) -> None:
     with pytest.raises(UserError, match=rf"at .*tiny-polcy; did you mean {folder}\?"):
         load_one(folder.with_name("tiny-polcy"))
 
 
-def test_a_name_of_the_hub_that_cannot_be_reached_says_so() -> None:
-    with pytest.raises(UserError, match=r"nobody/nothing \(not a local folder; the model hub was asked"):
-        load("nobody/nothing")
+@pytest.mark.parametrize("load_one", LOADS)
+@pytest.mark.parametrize("name", ["nobody/nothing", "nothing", "runs/none"])
+def test_what_is_neither_here_nor_on_a_hub_in_reach_is_told_so_in_one_sentence(name: str, load_one: Any) -> None:
+    with pytest.raises(
+        UserError, match=rf"^no (model|tokenizer) {name}: there is no such folder .* cannot be reached$"
+    ):
+        load_one(name)
+
+
+@pytest.mark.parametrize("load_one", LOADS)
+@pytest.mark.parametrize("name", ["./missing", "/tmp/nothing/here", "runs/a/b", "nothing.gguf"])
+def test_a_path_that_is_not_there_is_never_asked_of_the_hub(name: str, load_one: Any) -> None:
+    with pytest.raises(UserError, match=rf"^no (model|tokenizer) at {name}$"):
+        load_one(name)
 
 
 def test_a_folder_without_a_model_is_the_users_to_mend(tmp_path: Path) -> None:
@@ -167,7 +182,7 @@ def test_weights_that_lack_layers_are_refused(folder: Path, tmp_path: Path) -> N
 def test_an_adapter_config_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "adapter_config.json"
     path.write_text("{")
-    with pytest.raises(UserError, match=r"adapter_config\.json is not JSON"):
+    with pytest.raises(UserError, match=r"adapter_config\.json: not valid JSON"):
         load(tmp_path)
     path.write_text(json.dumps({"task_type": "CAUSAL_LM"}))
     with pytest.raises(UserError, match="does not name its base model"):
@@ -315,3 +330,18 @@ def test_a_pad_token_is_found_or_made_that_does_not_end_responses() -> None:
         assert tokenizer.pad_token == token
         assert model.config.pad_token_id == tokenizer.pad_token_id != tokenizer.eos_token_id
         assert model.get_input_embeddings().num_embeddings == vocabulary + added
+
+
+@pytest.mark.parametrize("task", ["policy", "reward"])
+@pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
+def test_a_configuration_without_sizes_is_not_filled_with_made_up_weights(
+    kind: str, task: str, folder: Path, tmp_path: Path
+) -> None:
+    """The family's usual sizes stand for those that are missing: billions of random numbers, in some families."""
+    shutil.copytree(folder, tmp_path / "m")
+    (tmp_path / "m" / "checksums.json").unlink(missing_ok=True)
+    (tmp_path / "m" / "config.json").write_text(json.dumps({"model_type": kind}))
+    with pytest.raises(
+        UserError, match=r"m: config\.json describes a model of [\d,]{11,} parameters \(\w+\), and the w"
+    ):
+        load(tmp_path / "m", task, fresh_head=task == "reward")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
 from preflab.core import rundir
 from preflab.core.records import UserError
@@ -133,3 +134,19 @@ def test_tests_have_one_default_on_every_processor(monkeypatch: pytest.MonkeyPat
     timed(monkeypatch, [10.0], [1.0])
     (rundir.default_cache_dir() / "bfloat16.json").write_text(slow_in_bfloat16)
     assert not has_bf16(CPU)
+
+
+def test_who_comes_while_it_is_measured_waits_for_the_answer(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the file meanwhile is for the case that a kernel ends the process."""
+    timed(monkeypatch, [10.0], [1.0])
+    found = []
+
+    def measure() -> bool:
+        with pytest.raises(Timeout):
+            FileLock(own_cache / "bfloat16.lock").acquire(timeout=0)
+        found.append(json.loads((own_cache / "bfloat16.json").read_text())[kernels(CPU)])
+        return True
+
+    monkeypatch.setattr(precision, "_measure", measure)
+    assert has_bf16(CPU)
+    assert found == [False]

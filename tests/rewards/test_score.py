@@ -271,6 +271,15 @@ def test_an_adapter_without_a_trained_head_is_refused(pairs: str, tmp_path: Path
         scored(tmp_path / "adapter", pairs, tmp_path / "s.jsonl")
 
 
+def test_what_the_columns_are_read_as_is_told_each_time(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "p.jsonl", {"question": "a", "chosen": "b", "rejected": "c", "why": "d"})
+    for name in ("one", "two"):  # the second has its rows from the cache
+        scored(trained / "model", data, tmp_path / f"{name}.jsonl")
+        assert "columns: question -> prompt, chosen, rejected; kept as meta: why\n" in capsys.readouterr().err
+
+
 def test_prompts_alone_cannot_be_scored(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no response that can be scored\n  no response: 2"):
         scored(trained / "model", write(tmp_path / "p.jsonl", {"prompt": "a"}, {"prompt": "b"}), tmp_path / "s.jsonl")

@@ -210,8 +210,11 @@ def settings_of(folder: Path, output: Path, **others: Any) -> GenerateSettings:
     return GenerateSettings(model=str(folder), prompts=(str(data),), output=output, **options)
 
 
-def test_the_file_has_a_line_for_each_sample_in_the_order_of_the_rows(folder: Path, tmp_path: Path) -> None:
+def test_the_file_has_a_line_for_each_sample_in_the_order_of_the_rows(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = generate_responses(settings_of(folder, tmp_path / "out" / "r.jsonl"))
+    assert "columns: prompt, chosen, rejected; kept as meta: topic\n" in capsys.readouterr().err
     rows = list(read_jsonl(result.output))
     assert [(row["row"], row["sample"]) for row in rows] == [(row, sample) for row in range(1, 7) for sample in (0, 1)]
     assert list(rows[0]) == ["row", "sample", "prompt", "response", "tokens", "finish", "meta"]

@@ -98,6 +98,18 @@ def test_the_four_pictures_of_scores(study: Study, analysis: Analysis) -> None:
     assert means == [pytest.approx(theirs.mean()), pytest.approx(ours.mean())]
 
 
+def test_the_mean_difference_of_length_is_that_of_the_table_where_prompts_have_samples(study: Study) -> None:
+    first, *others = study.cases
+    more = tuple(replace(first, sample=sample) for sample in range(1, 9))
+    several = replace(study, cases=(first, *more, *others))
+    analysis = analyse(several)
+    differences = drawn(length_panels(several, analysis, "dpo"))["Difference of length"]
+    words = {figures.name: figures.words.value for figures in analysis.models}
+    assert vertical_lines(differences) == [0, pytest.approx(words["dpo"] - words["base"])]
+    over_cases = (lengths(several, "dpo") - lengths(several, "base")).mean()
+    assert words["dpo"] - words["base"] != pytest.approx(over_cases)
+
+
 def test_ties_stand_on_the_zero_line() -> None:
     for differences in ([-2.0, 0.0, 0.0, 5.0], [0.0, 0.0], [3.0], [-1e-3, 400.0]):
         edges = marks.edges_around_zero(np.array(differences))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from preflab.studies.frontier.rows import (
     lowest_proxy,
     policy_measures,
     read_frontier,
+    strength,
 )
 from preflab.studies.frontier.tables import write_frontier_tables
 
@@ -205,3 +208,14 @@ def test_a_folder_without_a_frontier_and_one_of_another_kind_are_told(folder: Pa
     write_json(folder / "frontier.json", {"policies": []})
     with pytest.raises(UserError, match="not a frontier that this version wrote"):
         read_frontier(folder)
+
+
+@pytest.mark.parametrize("kl", [None, math.inf, "much", True])
+def test_a_response_without_a_finite_kl_is_refused(kl: object, folder: Path) -> None:
+    (folder / "responses" / "dpo.jsonl").write_text("".join(json.dumps({**row, "kl": kl}) + "\n" for row in ROWS))
+    with pytest.raises(UserError, match=r"dpo\.jsonl: 4 of 4 responses have no finite KL, the first to prompt 3"):
+        read_frontier(folder)
+
+
+def test_switches_are_called_as_files_have_them() -> None:
+    assert strength({"beta": 0.1, "lora": True}) == "beta 0.1, lora true"

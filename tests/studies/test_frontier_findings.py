@@ -10,6 +10,7 @@ import hand_frontiers
 import numpy as np
 import pytest
 
+from preflab.core.origins import Leak
 from preflab.stats.results import Finding
 from preflab.studies.frontier.differences import difference, gold_at, trained_sides
 from preflab.studies.frontier.findings import reading
@@ -279,3 +280,17 @@ def test_without_gold_nothing_is_said_of_it() -> None:
 def test_from_too_few_prompts_nothing_is_read() -> None:
     (only,) = findings({"dpo": FLAT, "ipo": OVER}, prompts=9)
     assert only.text == "Too few prompts to read anything from: 9 prompts."
+
+
+@pytest.mark.parametrize("gold", [True, False])
+def test_who_was_trained_on_the_prompts_is_told_first(gold: bool) -> None:
+    made = hand_frontiers.frontier({"dpo": FLAT, "ipo": OVER})
+    leaks = {"dpo-0.1-0": Leak(3, 100), "ipo-0.1-0": Leak(0, 100), "the reward model": Leak(100, 100)}
+    told = replace(made if gold else hand_frontiers.without_gold(made), trained_on=leaks)
+    first, *others = reading(told)
+    assert first.text == (
+        "dpo-0.1-0 was trained on 3 of the 100 prompts and the reward model was trained on all 100 prompts: verdicts "
+        "and scores on these say less about new prompts."
+    )
+    assert first.tone == "warning"
+    assert tuple(others) == reading(replace(told, trained_on={}))

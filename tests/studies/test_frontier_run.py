@@ -300,3 +300,22 @@ def test_a_policy_that_was_trained_anew_is_not_taken_for_the_one_that_was_measur
 def test_files_of_responses_are_no_policies(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="samples from models"):
         measure_frontier(settings(runs, tmp_path / "f", models=("chosen",)))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_prompts_that_policies_and_models_beside_them_were_trained_on_are_told(runs: Path, tmp_path: Path) -> None:
+    result = measure_frontier(settings(runs, tmp_path / "f", prompts=(f"{tiny_runs.TRAIN}[:12]",)))
+    asked = read_json(tmp_path / "f" / "frontier.json")["trained_on"]
+    assert asked.keys() == {"ipo-0.1-0", "ipo-0.1-1", "ipo-0.5-0", "the reference", "the reward model"}
+    assert all(leak["prompts"] == leak["of"] > 0 for leak in asked.values())
+    assert "the reward model was trained on all" in str(result).splitlines()[0]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_policy_without_a_finite_kl_is_refused_and_nothing_written(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frontier, "divergences", lambda *parts, **_: [float("nan")] + [0.1] * (len(parts[4]) - 1))
+    with pytest.raises(UserError, match=r"ipo-0\.1-0/model: 1 of 24 responses have no finite KL from the reference"):
+        measure_frontier(settings(runs, tmp_path / "f"))
+    assert not (tmp_path / "f" / "responses" / "ipo-0.1-0.jsonl").exists()

@@ -12,7 +12,7 @@ import tiny_runs
 from no_pictures import draw_nothing
 from tiny_studies import tiny_study
 
-from preflab.core.origins import AsRun, Leak, Origin, Run, as_run_of, leak_words, leaks_of
+from preflab.core.origins import AsRun, Leak, Origin, Run, as_run_of, leaks_of
 from preflab.core.records import Comparison, Message, UserError, messages_from_json
 from preflab.core.rundir import read_json, read_jsonl
 from preflab.data.comparisons import choose_formats, read_comparisons
@@ -27,6 +27,7 @@ from preflab.judging.winrate import compute_winrate
 from preflab.page.origins import as_run_tables
 from preflab.sample.generate import generate_responses
 from preflab.sample.settings import GenerateSettings
+from preflab.stats.wording import leak_words
 from preflab.studies.compare.analyse import analyse
 from preflab.studies.compare.command import compare_models
 from preflab.studies.compare.page import render

@@ -19,6 +19,7 @@ from tiny_runs import run, write_model
 from preflab.core.records import UserError
 from preflab.core.rundir import fingerprint
 from preflab.training import checkpoint as checkpoint_module
+from preflab.training import fit
 from preflab.training import state as state_module
 
 
@@ -223,3 +224,17 @@ def test_a_signature_is_of_this_users_key_and_of_what_is_said(own_cache: Path) -
     assert (own_cache / "checkpoints.key").stat().st_mode & 0o077 == 0
     (own_cache / "checkpoints.key").unlink()
     assert checkpoint_module._signature(said) != first
+
+
+def test_the_best_checkpoint_is_kept_only_where_it_is_as_it_was_written(
+    stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = fit._Course.end
+
+    def after_damage(course: Any) -> None:
+        zero_last_block(course.checkpoints.of_step(course.progress.best_step) / "model.safetensors")
+        end(course)
+
+    monkeypatch.setattr(fit._Course, "end", after_damage)
+    with pytest.raises(UserError, match=r"model\.safetensors: is not as it was written"):
+        run("dpo", stopped / "tiny", tmp_path / "run", load_best_model_at_end=True)

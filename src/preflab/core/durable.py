@@ -79,8 +79,9 @@ def check_model(folder: Path) -> None:
     heavy = {name: digest for name, digest in expected.items() if _is_heavy(name)}
     try:
         check_files(folder, heavy)
-        for name in expected.keys() - heavy.keys():
-            _check_small(folder / name, expected[name])
+        for name, digest in expected.items():
+            if name not in heavy:
+                _check_small(folder / name, digest)
     except DamagedError as error:
         raise DamagedError(f"{error}; {advice}") from None
 

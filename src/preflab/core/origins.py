@@ -107,14 +107,3 @@ def leaks_of(document: Any) -> dict[str, Leak]:
 def trained_on(origins: Mapping[str, Origin]) -> dict[str, dict[str, int] | None]:
     """`trained_on` of a verdict file: whose training data is known, how many of the prompts it has; else null."""
     return {name: asdict(origin.leak) if origin.leak else None for name, origin in origins.items()}
-
-
-def leak_words(name: str, leak: Leak) -> str:
-    """ "dpo was trained on 12 of the 40 prompts", where it was on some; "" else."""
-    if not leak.prompts:
-        return ""
-    the = "the only prompt" if leak.of == 1 else f"{leak.prompts:,} of the {leak.of:,} prompts"
-    return f"{name} was trained on {'all ' + format(leak.of, ',') + ' prompts' if leak.prompts == leak.of > 1 else the}"
-
-
-LEAKED = "verdicts and scores on these say less about new prompts"

@@ -23,6 +23,8 @@ from preflab.core.records import UserError, refuse_device
 from preflab.core.redaction import redact
 from preflab.core.terminal import is_main_process
 
+LONGEST_JSON = 1 << 30  # bytes, read at once; the largest tokenizer.json there is has a thirtieth of them
+
 # ---- files ---------------------------------------------------------------------------------------------------------
 
 
@@ -125,8 +127,10 @@ def read_jsonl(path: Path, *, whole: bool = False) -> Iterator[dict[str, Any]]:
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file. Raises `UserError` when it is missing or not JSON."""
+    """The value of a JSON file. Raises `UserError` when it is missing, not JSON, or larger than `LONGEST_JSON`."""
     refuse_device(path)
+    if path.is_file() and (size := path.stat().st_size) > LONGEST_JSON:
+        raise UserError(f"{path}: {size:,} bytes are more than any such file has")
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
 from preflab.core.plugins import names_file
 from preflab.core.records import Comparison, Message, RowError, UserError
+from preflab.data.column_use import Columns, ColumnTally, also_read
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.fields import excerpt
 from preflab.data.formats import FORMATS
-from preflab.data.layout import Format
+from preflab.data.layout import Format, in_the_datas_words
 from preflab.data.rows import read_row
 from preflab.data.sources import Source, is_file_of_rows, open_sources
 from preflab.data.thinking import Spoken, split_reasoning
@@ -63,7 +64,12 @@ _OF_ANSWERS = ("demonstration", "unpaired")
 
 
 def read_answers(
-    spec: str, form: str | None = None, columns: Sequence[str] = (), *, beside: Sequence[str] = ()
+    spec: str,
+    form: str | None = None,
+    columns: Sequence[str] = (),
+    *,
+    beside: Sequence[str] = (),
+    tell: Callable[[Sequence[Columns]], None] | None = None,
 ) -> tuple[AnswerRow, ...]:
     """Every response of a file: ours, AlpacaEval's `outputs.json`, or rows with a prompt and a response.
 
@@ -73,23 +79,29 @@ def read_answers(
             user's own is, save for files that `preflab generate` wrote.
         columns: pairs as for `open_sources`.
         beside: other sources that are read with these pairs.
+        tell: is told what the columns are read as; not of a file that `preflab generate` wrote.
 
     An empty response is an answer too. Raises UserError for a file without responses, and for the first row that cannot
     be read: a row that is left out in silence would change what is compared.
     """
     source = open_sources((spec,), columns, beside=beside)
     asked = form if form and (_is_of_answers(form) or (names_file(form) and not _is_ours(source))) else None
-    ((name, found),) = choose_formats(source, asked)
-    if found.own:
-        return _numbered(_answer(source, found, number, row) for number, row in source)
-    if found.kind not in _OF_ANSWERS:
+    ((name, found),) = formats = choose_formats(source, asked)
+    if not found.own and found.kind not in _OF_ANSWERS:
         hint = (
             "; for the preferred responses of preference data, write `chosen` and name the data with --prompts"
             if found.kind == "ranking"
             else f"{_other_columns(source)}; let a model respond to them with `preflab generate`"
         )
         raise UserError(f"{spec}: a file of responses has one response a row, but these rows are {name}{hint}")
-    return _numbered(_answer(source, found, number, row) for number, row in source)
+    tally = ColumnTally(formats)
+    answers = []
+    for number, row in source:
+        tally.add(0, row)
+        answers.append(_answer(source, found, number, row))
+    if tell and not _is_ours(source):
+        tell([also_read(part, _OWN) for part in tally.columns(source)])
+    return _numbered(answers)
 
 
 def _other_columns(source: Source) -> str:
@@ -117,7 +129,8 @@ def _answer(source: Source, form: Format, number: int, row: Mapping[str, Any]) -
     try:
         found = read_row(form, row)
     except RowError as error:
-        raise UserError(f"{source.where(number)}: {error}") from error
+        detail = in_the_datas_words(error.detail, form, source.renamed)
+        raise UserError(f"{source.where(number)}: {RowError(error.reason, detail)}") from error
     if not found.prompt:
         raise UserError(f"{source.where(number)}: the prompt is empty")
     if len(found.responses) != 1:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from preflab.core.terminal import one_line
+from preflab.core.terminal import one_line, say
 from preflab.data.fields import Row, is_missing
 from preflab.data.layout import Format
 from preflab.data.messages import unread_fields
@@ -40,6 +40,14 @@ class Columns:
         return "; ".join(f"{what}{_listed(names)}" for what, names in parts.items() if names)
 
 
+def also_read(columns: Columns, names: Sequence[str]) -> Columns:
+    """The same where those of `names` that are kept as meta are read, each as what it is called."""
+    more = {name: name for name in columns.meta if name in names}
+    return replace(
+        columns, read={**columns.read, **more}, meta=tuple(name for name in columns.meta if name not in more)
+    )
+
+
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(map(one_line, names[:_SHOWN])) + more
@@ -60,6 +68,12 @@ def described(columns: Sequence[Columns]) -> list[str]:
     if len(set(lines)) <= 1:
         return [f"columns: {line}" for line in lines[:1]]
     return [f"columns of {one_line(found.source)}: {found}" for found in columns]
+
+
+def tell_columns(columns: Sequence[Columns]) -> None:
+    """Say at the terminal what the columns of the data are read as, in the words of every training."""
+    for line in described(columns):
+        say(line)
 
 
 @dataclass

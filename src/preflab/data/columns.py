@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
 from typing import Annotated, Any
@@ -49,13 +49,13 @@ def columns_by_name(pairs: Sequence[str]) -> dict[str, str]:
     return {name.strip(): column.strip() for name, _, column in split}
 
 
-def renamed(row: Row, names: Mapping[str, str]) -> Row:
-    """The row with its columns under the names that they are given, as far as it has them."""
+def renamed(row: Row, names: Mapping[str, str], replaced: Collection[str] = ()) -> Row:
+    """The row with its columns under the names that they are given, as far as it has them; without those that are
+    `replaced` in the other rows, which mean another thing in a row that lacks the new one too.
+    """
     found = {name: row[column] for name, column in names.items() if column in row}
-    if not found:
-        return row
-    moved = {names[name] for name in found}
-    return {column: value for column, value in row.items() if column not in moved and column not in found} | found
+    gone = {*(names[name] for name in found), *found, *replaced}
+    return {column: value for column, value in row.items() if column not in gone} | found if gone else row
 
 
 def columns_of(rows: Iterable[Row]) -> dict[str, None]:

@@ -13,7 +13,7 @@ import numpy as np
 from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.column_use import ColumnTally
 from preflab.data.detect import DETECTION_ROWS, choose_format
-from preflab.data.layout import Format
+from preflab.data.layout import Format, in_the_datas_words
 from preflab.data.remarks import with_margin
 from preflab.data.rows import parse_row
 from preflab.data.sources import Source
@@ -56,7 +56,8 @@ def read_comparisons(
         try:
             yield parse_row(form, row, number)
         except RowError as error:
-            yield Dropped(number, error.reason, error.detail)
+            given = (source.parts or (source,))[part].renamed
+            yield Dropped(number, error.reason, in_the_datas_words(error.detail, form, given))
         except UserError as error:
             raise UserError(f"{source.where(number)}: {error}") from error
 

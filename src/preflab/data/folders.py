@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from preflab.core.durable import read_object
 from preflab.core.records import UserError
 from preflab.data.files import READERS, ending_of
 
@@ -126,15 +126,20 @@ def _saved_splits(folder: Path) -> list[str]:
     about = folder / "dataset_dict.json"
     if not about.is_file():
         return []
-    splits = _read(about).get("splits")
-    if not isinstance(splits, list) or not splits or not all(isinstance(name, str) for name in splits):
+    splits = read_object(about).get("splits")
+    if not isinstance(splits, list) or not splits or not all(_is_name(name) for name in splits):
         raise UserError(f"{about}: it must name the splits of this folder, as `datasets` writes it")
     return splits
 
 
+def _is_name(split: object) -> bool:
+    """Whether this can be a folder's name in this folder, and leads to no other."""
+    return isinstance(split, str) and split not in ("", ".", "..") and not set(split) & {"/", "\\", "\0"}
+
+
 def _saved_files(folder: Path) -> tuple[Path, ...]:
     about = folder / "state.json"
-    files = _read(about).get("_data_files")
+    files = read_object(about).get("_data_files")
     entries = files if isinstance(files, list) else []
     names = [file.get("filename") if isinstance(file, dict) else None for file in entries]
     if not names or not all(isinstance(name, str) and name for name in names):
@@ -143,13 +148,3 @@ def _saved_files(folder: Path) -> tuple[Path, ...]:
     if missing := [path for path in paths if not path.is_file()]:
         raise UserError(f"{missing[0]}: no such file, though {about.name} names it; save or copy the data set again")
     return paths
-
-
-def _read(path: Path) -> dict[str, object]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable JSON, as `datasets` writes it: {str(error)[:100]}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: an object is needed, as `datasets` writes it")
-    return found

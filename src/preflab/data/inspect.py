@@ -6,7 +6,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
 from itertools import combinations
 from typing import Any
 
@@ -17,7 +16,7 @@ from preflab.core.words import words
 from preflab.data.column_use import Columns, ColumnTally
 from preflab.data.comparisons import NamedFormat, choose_formats, read_comparisons
 from preflab.data.measure import Usable, measurable
-from preflab.data.overlap import Hashes, LengthBias, overlap, prompt_hash, row_hash, what_drops_did
+from preflab.data.overlap import Hashes, LengthBias, overlap, prompt_hash, row_hash, text_hash, what_drops_did
 from preflab.data.remarks import RemarkTally
 from preflab.data.sources import Source
 from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped, ExplainedToken
@@ -264,13 +263,13 @@ class _Tally:
             self.same_length += better == worse
 
     def _hash(self, comparison: Comparison) -> None:
-        prompt = _hash(*(part for message in comparison.prompt for part in (message.role, message.content)))
-        responses = [_hash(response) for response in comparison.responses]
+        prompt = text_hash(part for message in comparison.prompt for part in (message.role, message.content))
+        responses = [text_hash([response]) for response in comparison.responses]
         self.prompt_hashes.append(_number(prompt))
-        self.row_hashes.append(_number(_hash(prompt, *responses, str(comparison.label))))
+        self.row_hashes.append(_number(text_hash([prompt, *responses, str(comparison.label)])))
         for better, worse in combinations(responses, 2):
             # The same number for both rankings of two responses, save for its last bit.
-            unordered = _number(_hash(prompt, *sorted((better, worse))))
+            unordered = _number(text_hash([prompt, *sorted((better, worse))]))
             self.pair_hashes.append(unordered & ~1 | (better < worse))
             self.pair_rows.append(comparison.row)
 
@@ -331,15 +330,6 @@ class _Tally:
             places={row: source.where(row) for row in sorted(named)},
             **repeats,
         )
-
-
-def _hash(*parts: str | bytes) -> bytes:
-    """64 bits: among a million different texts, two alike are to be expected once in some forty million files."""
-    digest = blake2b(digest_size=8)
-    for part in parts:
-        content = part.encode() if isinstance(part, str) else part
-        digest.update(len(content).to_bytes(8, "little") + content)
-    return digest.digest()
 
 
 def _number(digest: bytes) -> int:

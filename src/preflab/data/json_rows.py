@@ -286,14 +286,17 @@ class _Text:
             except json.JSONDecodeError as error:
                 # Cut off where the text that is held ends, or where a string began that does not end in it.
                 cut = error.pos > len(self._text) - 16 or error.msg.startswith("Unterminated string")
+                line = self.line + self._text.count("\n", self._at, error.pos)
                 if cut and self._more():
                     continue
-                line = self.line + self._text.count("\n", self._at, error.pos)
                 raise FileError(f"broken JSON{of}: {error.msg if self._text else 'it ends too early'}", line) from None
             except _ValueRefusedError as error:
                 raise FileError(f"JSON that cannot be read{of}: {error}", self.line) from None
-            if isinstance(value, (int, float)) and end == len(self._text) and self._more():
-                continue  # the number may go on
+            if isinstance(value, (int, float)) and end > len(self._text) - len("e+1"):
+                start = self._at
+                if self._more():
+                    continue  # the number may go on: of `1.5e+3`, what is held may end after `1.5e+`
+                end += self._at - start
             self._pass_to(end)
             return value
 

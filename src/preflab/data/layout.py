@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -82,6 +83,20 @@ def renamed_row(names: Mapping[str, str], row: Row) -> Row:
         return row
     others = {name: value for name, value in row.items() if name not in names}
     return {**others, **{target: row[name] for name, target in names.items() if name in row}}
+
+
+def in_the_datas_words(detail: str, form: Format, given: Mapping[str, str]) -> str:
+    """What is said of a row (``"`winner` is 'tie'"``), with each column called as the data calls it; `given` are names
+    that columns were given -> the columns of the data.
+    """
+    usual, spelt = ({target: name for name, target in names.items()} for names in (form.renamed, form.spelling))
+
+    def as_the_data_says(found: re.Match[str]) -> str:
+        name = usual.get(found["name"], found["name"])
+        name = spelt.get(name, name)
+        return f"`{given.get(name, name)}{found['inside']}`"
+
+    return detail if form.own else re.sub(r"`(?P<name>[^`.\[]+)(?P<inside>[^`]*)`", as_the_data_says, detail)
 
 
 def texts(*names: str) -> Callable[[Row], bool]:

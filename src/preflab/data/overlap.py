@@ -16,28 +16,32 @@ Hashes = NDArray[np.int64]
 
 
 def prompt_hash(prompt: Iterable[Message]) -> int:
-    """64 bits, signed, of a prompt's roles and words; how they are spaced does not count, nor do blanks at the ends.
-
-    Among a million different prompts, two alike are to be expected once in some forty million files.
-    """
-    return _hash(part for message in prompt for part in (message.role, _words(message.content)))
+    """64 bits, signed, of a prompt's roles and words; how they are spaced does not count, nor do blanks at the ends."""
+    return _number(text_hash(part for message in prompt for part in (message.role, _words(message.content))))
 
 
 def row_hash(comparison: Comparison) -> int:
     """64 bits, signed, of a prompt and its responses, whichever of these was preferred."""
-    return _hash([str(prompt_hash(comparison.prompt)), *sorted(map(_words, comparison.responses))])
+    return _number(text_hash([str(prompt_hash(comparison.prompt)), *sorted(map(_words, comparison.responses))]))
 
 
 def _words(text: str) -> str:
     return " ".join(text.split())
 
 
-def _hash(parts: Iterable[str]) -> int:
+def text_hash(parts: Iterable[str | bytes]) -> bytes:
+    """64 bits of texts and where each ends: among a million different ones, two alike are to be expected once in some
+    forty million files.
+    """
     digest = blake2b(digest_size=8)
     for part in parts:
-        content = part.encode()
+        content = part.encode() if isinstance(part, str) else part
         digest.update(len(content).to_bytes(8, "little") + content)
-    return int.from_bytes(digest.digest(), "little", signed=True)
+    return digest.digest()
+
+
+def _number(digest: bytes) -> int:
+    return int.from_bytes(digest, "little", signed=True)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def overlap(training: tuple[Hashes, Hashes], held_out: tuple[Hashes, Hashes]) ->
 
 @dataclass
 class LengthBias:
-    """How often the better response of a pair is the longer one, in characters."""
+    """How often the better response of a pair is the longer one, in the unit in which lengths are added."""
 
     pairs: int = 0
     longer: int = 0
@@ -88,7 +92,7 @@ class LengthBias:
         self.longer += better > worse
 
     def add_row(self, comparison: Comparison) -> None:
-        """The best response of a row and its worst."""
+        """The best response of a row and its worst, in characters."""
         if len(comparison.responses) > 1:
             self.add(len(comparison.responses[0]), len(comparison.responses[-1]))
 

@@ -144,7 +144,7 @@ def no_meta(form: Format) -> set[str]:
 
     An answer that is read under another name stays there if it is short: it may be the solution to check others by.
     """
-    read = {*form.columns, *form.optional, *SYSTEM, EARLIER, form.label}
+    read = {*form.columns, *form.optional, *SYSTEM, EARLIER, *filter(None, [form.label])}
     read |= {name for names in _reasoning_columns(form) for name in names}
     return (read | set(form.renamed)) - {name for name, target in form.renamed.items() if target == form.response}
 

@@ -136,13 +136,14 @@ def open_sources(specs: Sequence[str], columns: Sequence[str] = (), *, beside: S
 def _renamed(source: Source, names: Mapping[str, str]) -> Source:
     kind = f"columns {json.dumps(names, sort_keys=True)}"
     present = columns_of(row for _, row in source).keys()
+    replaced = tuple(
+        name for name, column in names.items() if column in present and name in present - {*names.values()}
+    )
     return replace(
         source,
         renamed={name: column for name, column in names.items() if column in present},
-        replaced=tuple(
-            name for name, column in names.items() if column in present and name in present - {*names.values()}
-        ),
-        numbered=lambda: ((number, renamed(row, names)) for number, row in source),
+        replaced=replaced,
+        numbered=lambda: ((number, renamed(row, names, replaced)) for number, row in source),
         fingerprint=lambda: f"{source.fingerprint()} {kind}",
     )
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from preflab.experiment.rows import Training
 from preflab.page.marks import legend_below
 from preflab.page.style import Panel, looks
-from preflab.stats.wording import number
+from preflab.stats.wording import number, setting
 
 MOST_LINES = 6
 """With more, no line could be followed."""
@@ -89,4 +89,4 @@ def _drawable(training: Training, metric: str) -> bool:
 
 
 def _short(value: object) -> str:
-    return number(value) if isinstance(value, float) and not 0 < abs(value) < 0.01 else str(value)
+    return number(value) if isinstance(value, float) and not 0 < abs(value) < 0.01 else setting(value)

@@ -16,7 +16,7 @@ from preflab.page.style import Panel, as_svg, panels_as_svg
 from preflab.stats.definitions import win_rate_head
 from preflab.stats.results import Analysis, Contest, Finding, GridCell
 from preflab.stats.study import Study
-from preflab.stats.wording import NOTHING, capital, duration, exact_percent, listed, number, p_value
+from preflab.stats.wording import NOTHING, capital, duration, exact_percent, listed, number, p_value, setting
 from preflab.studies.compare.contest_figures import against_baseline, overview_panels
 from preflab.studies.compare.sections import Figure, Section
 from preflab.studies.frontier.figures import frontier_figures
@@ -301,4 +301,4 @@ def _chosen_cell(run: Training) -> Cell:
 def _plain(value: object) -> str:
     if value is None:
         return NOTHING
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else setting(value)

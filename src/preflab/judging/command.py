@@ -24,11 +24,13 @@ from preflab.data.answers import (
     read_answers,
     read_side,
 )
+from preflab.data.column_use import tell_columns
 from preflab.data.sources import open_sources
 from preflab.judging.endpoint import split_source
 from preflab.judging.estimate import PRICES, PRICES_FROM, Cost, estimate_cost
 from preflab.judging.file_figures import file_figures, what_to_know
 from preflab.judging.judges import HumanJudge, Job, LanguageJudge, Maker, gold_judge, openai_judge, reply_cap
+from preflab.judging.orders import IDENTICAL
 from preflab.judging.origins import origin_of
 from preflab.judging.players import short_name
 from preflab.judging.settings import AskingSettings, JudgeSettings, JudgingSettings, narrowed
@@ -73,6 +75,17 @@ class JudgeResult:
     """A finished verdict file."""
 
     verdicts: VerdictFile
+
+    @property
+    def failure(self) -> str:
+        """Why nothing can be told of these verdicts, where all that was to be judged ended as an error; else empty."""
+        judged = [one.outcome == "error" for one in self.verdicts.judgements if one.text != IDENTICAL]
+        if not judged or not all(judged):
+            return ""
+        return (
+            f"{self.verdicts.path}: none of {len(judged)} judgements has a verdict, so nothing can be told; the same "
+            "command asks for them again"
+        )
 
     def __str__(self) -> str:
         figures = file_figures(self.verdicts)
@@ -213,7 +226,8 @@ def _read_pairs(settings: JudgeSettings) -> tuple[str, str, list[Pair]]:
     model, source = _named_file(settings.responses)
     opponent, other = (settings.opponent, "") if settings.opponent == "chosen" else _named_file(settings.opponent)
     files = tuple(filter(None, (source, other)))
-    read = partial(read_answers, form=settings.format, columns=settings.columns, beside=(*files, *settings.prompts))
+    beside = (*files, *settings.prompts)
+    read = partial(read_answers, form=settings.format, columns=settings.columns, beside=beside, tell=tell_columns)
     ours = read(source)
     if settings.opponent == "chosen":
         if not settings.prompts:

@@ -10,23 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from preflab.core.origins import LEAKED, leak_words, leaks_of
-from preflab.core.records import Outcome, Pair, SampleVerdict
+from preflab.core.origins import leaks_of
+from preflab.core.records import Outcome, Pair, SampleVerdict, unit_of
 from preflab.judging.verdicts import VerdictFile
 from preflab.stats.contests import Frame, contest, frame
 from preflab.stats.judgements import OUTCOMES, row_of
 from preflab.stats.results import Contest, Estimate
-from preflab.stats.statistics import wilson_estimate
+from preflab.stats.statistics import numbered, wilson_estimate
 from preflab.stats.study import Answer, Case, Judge, Player, Study
-from preflab.stats.wording import MANY_EMPTY, listed, many_empty
+from preflab.stats.wording import MANY_EMPTY, many_empty, told_of
 
 _NO_TEXTS = Pair("", (), "", "")
 
 
 @dataclass(frozen=True, slots=True)
 class FileFigures:
-    """What a verdict file says. `rates` are shares of all samples, errors too, with Wilson's interval over prompts;
-    `same_text` counts the samples whose two responses are one text, which tie.
+    """What a verdict file says. `rates` are means over prompts of the shares of their samples, errors too, with
+    Wilson's interval over prompts; `same_text` counts the samples whose two responses are one text, which tie.
     """
 
     file: Path
@@ -47,7 +47,8 @@ def file_figures(file: VerdictFile, *, seed: int = 0) -> FileFigures:
     assert found is not None, "a verdict file has judgements"
     if samples.keys() - file.pairs.keys():
         lacking = "the file lacks texts of responses"
-        found = replace(found, by_length={}, length_controlled=None, length_controlled_note=lacking)
+        unknown: dict[str, Any] = {"same_length": None, "length_controlled": None, "length_controlled_note": lacking}
+        found = replace(found, by_length={}, **unknown)
     same_text = sum(pair.response == pair.opponent for pair in file.pairs.values())
     counted = (len(file.judgements), len(samples), data.prompts)
     return FileFigures(file.path, *counted, _rates(data, samples), same_text, found)
@@ -62,16 +63,22 @@ def what_to_know(file: VerdictFile) -> list[str]:
     empty = shares_empty(file)
     if max(empty) >= MANY_EMPTY:
         said.append(many_empty(dict(zip(names, empty, strict=True))))
-    leaks = leaks_of(file.metadata.get("trained_on"))
-    if found := [words for name, leak in leaks.items() if (words := leak_words(name, leak))]:
-        said.append(f"{listed(found)}: {LEAKED}")
+    if found := told_of(leaks_of(file.metadata.get("trained_on"))):
+        said.append(found)
     return said
 
 
 def shares_empty(file: VerdictFile) -> tuple[float, float]:
-    """Which shares of the model's responses and of the opponent's say nothing."""
+    """Which shares of the model's responses and of the opponent's say nothing: means over prompts, as in a study."""
+    if not file.pairs:
+        return 0.0, 0.0
+    prompt_of = numbered(unit_of(pair.prompt) or row_of(sample_id) for sample_id, pair in file.pairs.items())
+    samples = np.bincount(prompt_of)
     sides = ([pair.response for pair in file.pairs.values()], [pair.opponent for pair in file.pairs.values()])
-    ours, theirs = (sum(not text.strip() for text in texts) / max(len(texts), 1) for texts in sides)
+    ours, theirs = (
+        float((np.bincount(prompt_of, weights=[not text.strip() for text in texts]) / samples).mean())
+        for texts in sides
+    )
     return ours, theirs
 
 

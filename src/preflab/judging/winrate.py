@@ -105,7 +105,8 @@ def _details(found: FileFigures, warnings: Sequence[str]) -> list[str]:
     return [
         f"{found.file}",
         f"  {contest.model} against {contest.opponent}, judged by {contest.judge}: {found.judgements} judgements of "
-        f"{found.samples} samples of {found.prompts} prompts",
+        f"{found.samples} samples of {found.prompts} prompts"
+        + ("; counts are of samples, rates are means over prompts" if found.samples > found.prompts else ""),
         *(f"  {name:<18} {number:>6}  {_estimate(found.rates[name])}" for name, number in numbers.items()),
         *([f"  {'same text':<18} {found.same_text:>6}  samples whose two responses are one text: ties"] * has_same),
         *(f"  {name:<18} {text}" for name, text in _facts(contest).items() if text),
@@ -115,7 +116,7 @@ def _details(found: FileFigures, warnings: Sequence[str]) -> list[str]:
 
 def _agreement(found: FileAgreement) -> list[str]:
     head = f"{found.first} beside {found.second}"
-    matched = f"{found.matched} of {found.samples[0]} and {found.samples[1]} samples"
+    matched = f"{found.matched} of {found.samples[0]} and {found.samples[1]} samples with two different responses"
     if found.lacking:
         missing = " and ".join(map(str, found.lacking))
         return [head, f"  cannot be matched: {missing} lacks the texts of prompts and responses"]
@@ -147,6 +148,7 @@ def _facts(contest: Contest) -> dict[str, str]:
         "flip rate": _with_n(contest.flip_rate, "judged in both orders and won by the other side in the other order"),
         "longer response": _with_n(contest.longer, "win rate where the model's response has more words"),
         "shorter response": _with_n(contest.shorter, "win rate where it has fewer words"),
+        "same length": _with_n(contest.same_length, "win rate where both have as many words"),
         "length-controlled": _estimate(controlled) if controlled else "none",
         "": note,
     }

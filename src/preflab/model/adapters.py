@@ -23,8 +23,9 @@ from peft import (
 from torch import nn
 from transformers import PreTrainedModel
 
+from preflab.core.durable import read_object
 from preflab.core.records import UserError
-from preflab.model.damage import read_header, read_object
+from preflab.model.damage import read_header
 from preflab.model.files import loading, quiet
 from preflab.model.responses import transformers_model, usual_attention
 

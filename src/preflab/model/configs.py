@@ -12,9 +12,10 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from preflab.core.durable import read_object
 from preflab.core.records import UserError
 from preflab.model.adapters import TASK_TYPES, Task, adapter_base, adapter_config, base_revision
-from preflab.model.damage import read_object, tensors_of
+from preflab.model.damage import tensors_of
 from preflab.model.files import find_file, gguf, loading, of_revision, where
 from preflab.model.snapshots import final_model
 

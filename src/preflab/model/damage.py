@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from preflab.core.durable import read_object
 from preflab.core.records import UserError
 
 # What a configuration's number may be at most; far above any model that fits a machine, far below what hangs one.
@@ -22,21 +23,7 @@ _MOST: dict[str, int] = {
     "num_labels": 100_000,
 }
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_LONGEST_JSON = 1 << 30  # bytes; the largest tokenizer.json there is has a thirtieth of it
 _FLOATS = {"F64", "F32", "F16", "BF16"}
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object in a file of a model. Raises UserError where it is none."""
-    try:
-        if path.stat().st_size > _LONGEST_JSON:
-            raise UserError(f"{path}: {path.stat().st_size} bytes are more than any such file has")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: a JSON object was expected, not {type(found).__name__}")
-    return found
 
 
 def check_folder(folder: Path) -> None:

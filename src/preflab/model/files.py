@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
@@ -106,14 +107,15 @@ def loading(name: str, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         # Damaged files make libraries fail in all ways: no kind of error of theirs is a defect of ours.
+        if not path.exists() and _is_unreachable(error):
+            raise UserError(
+                f"no {what} {name}: there is no such folder or file here, and the model hub, which was asked for it "
+                "then, cannot be reached"
+            ) from error
         found = _in_one_line(error)
         if not isinstance(error, (OSError, ValueError, RuntimeError)):
             found = f"a file of it is damaged, or holds what it should not ({found})"
-        hint = (
-            ""
-            if path.exists()
-            else " (not a local folder; the model hub was asked for it. Is it reachable? A local path works too)"
-        )
+        hint = "" if path.exists() else " (there is no such folder or file here, so the model hub was asked for it)"
         raise UserError(f"could not load the {what} {name}{hint}: {found}") from error
 
 
@@ -134,6 +136,15 @@ def quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    """Whether an error comes of a hub that did not answer, or was not to be asked (HF_HUB_OFFLINE)."""
+    while error is not None:
+        if isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _in_one_line(error: BaseException, longest: int = 400) -> str:

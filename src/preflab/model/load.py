@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from preflab.core.durable import check_model
 from preflab.core.records import UserError
@@ -22,11 +23,15 @@ from preflab.model.adapters import (
     load_adapter,
     trained_in_float32,
 )
+from preflab.model.damage import tensors_of
 from preflab.model.files import gguf, loading, of_revision, where
 from preflab.model.responses import Model
 from preflab.model.snapshots import final_model, put_weights
 
 CLASSES = {"policy": AutoModelForCausalLM, "reward": AutoModelForSequenceClassification}
+
+MOST_TIMES = 4
+"""Parameters for each number in a file: two where they are packed in four bits, and a reward head besides."""
 
 _OF_A_LAYER = re.compile(r"\.(layers|h|blocks)\.\d+\.")
 
@@ -63,6 +68,7 @@ def load_model(
     options |= of_revision(name, revision)
     options |= gguf(name) | ({"num_labels": 1} if task == "reward" else {})
     with loading(name, "model"):
+        _refuse_more_than_there_is(name, task, trust_remote_code=trust_remote_code)
         model, info = CLASSES[task].from_pretrained(where(name), **options)
     if task == "policy" and any("SequenceClassification" in name for name in model.config.architectures or ()):
         raise UserError(f"{name} is a reward model, not a language model: give the policy to start from")
@@ -85,6 +91,30 @@ def load_model(
         # Else an adapter would name the file's folder as its base model.
         model.name_or_path = name
     return _without_dropout(model)
+
+
+def _refuse_more_than_there_is(name: str, task: Task, *, trust_remote_code: bool) -> None:
+    """Refuse a configuration that describes a far larger model than the weights beside it are: transformers would make
+    up what is missing, for hours, until memory runs out. One that states no sizes describes its family's usual model.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return
+    held = sum(math.prod(entry["shape"]) for entry in tensors_of(folder).values())
+    held = held or sum(path.stat().st_size for path in folder.glob("*.bin"))  # of pickles, bytes are all that is known
+    if not held:
+        return
+    with torch.device("meta"):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+        planned = CLASSES[task].from_config(  # type: ignore[no-untyped-call]
+            config, trust_remote_code=trust_remote_code
+        )
+    described = sum(parameter.numel() for parameter in planned.parameters())
+    if described > MOST_TIMES * held:
+        raise UserError(
+            f"{name}: config.json describes a model of {described:,} parameters ({type(planned).__name__}), and the "
+            f"weights beside it are {held:,} numbers: they are not of one model, or sizes are missing in config.json"
+        )
 
 
 def _check_adapts(name: str, task: Task, *, fresh_head: bool) -> None:

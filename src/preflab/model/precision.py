@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch.nn.functional import linear, scaled_dot_product_attention
 
@@ -85,15 +86,17 @@ _CHOOSING = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "M
 @cache
 def _fast_on_this_cpu(folder: Path, here: str) -> bool:
     path = folder / "bfloat16.json"
-    known = _read(path)
-    if here not in known:
-        try:
-            write_json(path, known | {here: False})  # a kernel that ends the process will not be asked again
-            known = known | {here: bf16_fault() is None and _measure()}
-            write_json(path, known)
-        except OSError:
-            return False  # other processes could find another answer
-    return known[here]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):  # who comes meanwhile waits, and does not read the first answer below
+            known = _read(path)
+            if here not in known:
+                write_json(path, known | {here: False})  # a kernel that ends the process will not be asked again
+                known = known | {here: bf16_fault() is None and _measure()}
+                write_json(path, known)
+            return known[here]
+    except OSError:  # a folder that can only be read: without an answer there, other processes could find another one
+        return _read(path).get(here, False)
 
 
 def _read(path: Path) -> dict[str, bool]:

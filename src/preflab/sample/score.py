@@ -24,6 +24,7 @@ from preflab.core.ties import ROUNDING, Precision
 from preflab.data.answers import apart
 from preflab.data.batches import plan_evaluation
 from preflab.data.cache import TokenizedDataset, tokenized
+from preflab.data.column_use import ColumnTally, columns_from_json, columns_to_json, tell_columns
 from preflab.data.comparisons import NamedFormat, choose_formats, read_comparisons
 from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.splits import check_rows, count_by_reason, tell_notes, template_of
@@ -81,8 +82,11 @@ _MEANINGS = {
 
 
 @alone("output")
-def score_responses(settings: ScoreSettings) -> ScoreResult:
-    """Score every response of the data with a reward model; see `preflab.rewards.rows.score_rows`."""
+def score_responses(settings: ScoreSettings, *, tell: bool = True) -> ScoreResult:
+    """Score every response of the data with a reward model; see `preflab.rewards.rows.score_rows`.
+
+    `tell` says what the columns are read as; a study, which wrote the file itself, does without.
+    """
     accelerator = make_accelerator()
     template = template_of(
         settings.reward_model,
@@ -94,6 +98,8 @@ def score_responses(settings: ScoreSettings) -> ScoreResult:
     )
     source, formats = _open(settings)
     dataset = _tokenize(source, formats, template, settings)
+    if tell:
+        tell_columns(columns_from_json(dataset.notes.get("columns", ())))
     dtype = pick_dtype(settings.dtype, accelerator.device, frozen=True)
     model = load_model(
         settings.reward_model,
@@ -256,9 +262,11 @@ def _open(settings: ScoreSettings) -> tuple[Source, Sequence[NamedFormat]]:
     return source, choose_formats(source, settings.format)
 
 
-def _responses(source: Source, formats: Sequence[NamedFormat]) -> Iterator[Comparison | Dropped]:
+def _responses(
+    source: Source, formats: Sequence[NamedFormat], columns: ColumnTally | None = None
+) -> Iterator[Comparison | Dropped]:
     """Rankings as in training; of a single response its answer, without what was thought before it."""
-    for item in read_comparisons(source, formats):
+    for item in read_comparisons(source, formats, columns):
         if isinstance(item, Dropped) or len(item.responses) > 1:
             yield item
         elif not item.responses:
@@ -273,10 +281,12 @@ def _tokenize(
     source: Source, formats: Sequence[NamedFormat], template: ChatTemplate, settings: ScoreSettings
 ) -> TokenizedDataset:
     names = " ".join(f"{name} {form.fingerprint}" for name, form in formats)
+    columns = ColumnTally(formats)
     dataset = tokenized(
-        _responses(source, formats),
+        _responses(source, formats, columns),
         template,
         data_fingerprint=f"{source.fingerprint()} {names} responses",
+        notes=lambda: {"columns": columns_to_json(columns.columns(source))},
         max_length=settings.max_length,
         max_prompt_length=settings.max_prompt_length,
     )

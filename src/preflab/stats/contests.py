@@ -120,6 +120,7 @@ def contest(data: Frame, judge: Judge, model: str, opponent: str) -> Contest | N
         flip_rate=rate_estimate(data.by_prompt(flipped), data.counts),
         longer=rate_where(longer_by > 0),
         shorter=rate_where(longer_by < 0),
+        same_length=rate_where(longer_by == 0),
         by_length=_by_length(data, points, longer_by),
         length_controlled=controlled.rate,
         length_controlled_note=_note(model, controlled),

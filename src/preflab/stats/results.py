@@ -72,7 +72,8 @@ class Contest:
         difference: mean of score(model) − score(opponent), for scorers; `difference_std` its standard deviation over
             cases (of the population: divided by n).
         flip_rate: share of samples judged in both orders whose winner changed with the order.
-        longer, shorter: win rate where the model's response has more, fewer words than the opponent's.
+        longer, shorter, same_length: win rate where the model's response has more, fewer, as many words as the
+            opponent's.
         by_length: how many words more the model's response has ("−12 to −3") -> win rate there, with Wilson's interval.
         length_controlled: win rate expected at equal lengths, by logistic regression as in AlpacaEval 2 (Dubois et
             al., 2024); None where it cannot be told.
@@ -96,6 +97,7 @@ class Contest:
     flip_rate: Estimate | None
     longer: Estimate | None
     shorter: Estimate | None
+    same_length: Estimate | None
     by_length: Mapping[str, Estimate]
     length_controlled: Estimate | None
     length_controlled_note: str
@@ -187,7 +189,7 @@ class GridCell:
 
     Attributes:
         definition: which of the usual win rates it is.
-        empty, opponent_empty: shares of its and of the opponent's responses that say nothing.
+        empty, opponent_empty: shares of its and of the opponent's responses that say nothing (means over prompts).
         trained_on: of the grid's prompts, those that the model was trained on; None where that is not known.
     """
 

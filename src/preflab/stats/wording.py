@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from preflab.core.origins import Leak
 from preflab.stats.definitions import SHORT
 from preflab.stats.results import Estimate
 from preflab.stats.study import Judge, JudgeKind
@@ -53,6 +54,11 @@ def number(value: float | None, *, signed: bool = False) -> str:
         return NOTHING
     decimals = 0 if abs(value) >= 1000 else 1 if abs(value) >= 100 else 3 if 0 < abs(value) < 0.1 else 2
     return f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "−")
+
+
+def setting(value: object) -> str:
+    """A setting's value as files and the command line have it: "true", not "True"."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def p_value(value: float | None) -> str:
@@ -147,3 +153,18 @@ def meanings(definitions: Iterable[str]) -> list[str]:
 
 
 TONE_MARKS = {"good": "+", "bad": "-", "warning": "!"}
+# ---- prompts that were trained on ------------------------------------------------------------------------------------
+
+
+def leak_words(name: str, leak: Leak) -> str:
+    """ "dpo was trained on 12 of the 40 prompts", where it was on some; "" else."""
+    if not leak.prompts:
+        return ""
+    the = "the only prompt" if leak.of == 1 else f"{leak.prompts:,} of the {leak.of:,} prompts"
+    return f"{name} was trained on {'all ' + format(leak.of, ',') + ' prompts' if leak.prompts == leak.of > 1 else the}"
+
+
+def told_of(leaks: Mapping[str, Leak], listing: Callable[[Sequence[str]], str] = listed) -> str:
+    """Who was trained on some of the prompts, and what that means, in a sentence without full stop; "" of nobody."""
+    found = [words for name, leak in leaks.items() if (words := leak_words(name, leak))]
+    return f"{listing(found)}: verdicts and scores on these say less about new prompts" if found else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from preflab.core.records import Message, Pair, UserError, messages_from_json, m
 from preflab.core.rundir import fingerprint, read_jsonl, to_json
 from preflab.core.terminal import say
 from preflab.data.answers import AnswerRow, apart, format_of_prompts, is_answer_file, match_answers, read_answers
+from preflab.data.column_use import ColumnTally, tell_columns
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_sources
 from preflab.data.splits import count_by_reason, tell_notes
@@ -33,7 +35,8 @@ SUBSET_COLUMNS = ("category", "subset", "dataset")
 def read_files(settings: StudySettings, files: Mapping[str, str]) -> dict[str, tuple[AnswerRow, ...]]:
     """The rows of files of responses, by name, as the settings say that files are read."""
     beside = (*settings.prompts, *files.values())
-    return {name: read_answers(spec, settings.format, settings.columns, beside=beside) for name, spec in files.items()}
+    read = partial(read_answers, form=settings.format, columns=settings.columns, beside=beside)
+    return {name: read(spec, tell=tell_columns) for name, spec in files.items()}
 
 
 def generator_of(settings: CompareSettings, spec: str) -> str | None:
@@ -62,7 +65,8 @@ def study_prompts(settings: StudySettings, given: Mapping[str, Sequence[AnswerRo
         unique.setdefault(to_json(row["prompt"]), row)
     if not unique:
         raise UserError("prompts: there is no prompt that can be used")
-    if twice := len(found) - len(unique):
+    # Rows of files of responses are samples of a prompt: nobody is asked for them.
+    if settings.prompts and (twice := len(found) - len(unique)):
         say(f"{twice} prompts stand in the data more than once, and are asked once")
     chosen = list(unique.values())
     if settings.max_samples and len(chosen) > settings.max_samples:
@@ -76,7 +80,9 @@ def _prompts_of_sources(settings: StudySettings, files: Sequence[str]) -> Iterat
     source = open_sources(settings.prompts, settings.columns, beside=files)
     tell_notes(source)
     dropped: list[Dropped] = []
-    for item in read_comparisons(source, choose_formats(source, format_of_prompts(settings.format, files))):
+    formats = choose_formats(source, format_of_prompts(settings.format, files))
+    columns = ColumnTally(formats)
+    for item in read_comparisons(source, formats, columns):
         if isinstance(item, Dropped):
             dropped.append(item)
             continue
@@ -89,6 +95,7 @@ def _prompts_of_sources(settings: StudySettings, files: Sequence[str]) -> Iterat
             sides = {"chosen": apart(item, 0).response, "rejected": apart(item, -1).response}
             row |= {**sides, **_scores_of_both(item.meta)}
         yield row
+    tell_columns(columns.columns(source))
     for reason, rows in count_by_reason(dropped).items():
         numbers = ", ".join(map(str, rows["rows"][:5]))
         say(f"{source.name}: {rows['count']} rows cannot be used, {reason} (row {numbers})")
@@ -129,7 +136,7 @@ def generate_for_study(settings: StudySettings, entry: Entry, folder: Path, **ch
         "max_samples": None,
         "output": folder / "responses" / f"{entry.name}.jsonl",
     }
-    generate_responses(GenerateSettings(**shared_values(settings, GenerateSettings) | own | changed))
+    generate_responses(GenerateSettings(**shared_values(settings, GenerateSettings) | own | changed), tell=False)
 
 
 def side(prompts: Sequence[Row], which: str) -> list[AnswerRow]:

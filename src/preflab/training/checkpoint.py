@@ -128,6 +128,7 @@ class Checkpoints:
         """
         with _readable(checkpoint):
             state = _read_state_file(checkpoint)
+            check_files(checkpoint, state["files"])  # the best one may be older than the newest, which was looked at
         if found := differences(state["plan"], dict(self.plan)):
             raise UserError(
                 f"{checkpoint}: was made under another plan, in which steps hold other rows or round differently: "

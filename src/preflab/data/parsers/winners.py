@@ -46,7 +46,9 @@ def first_wins(row: Row, name: str, first: str, second: str) -> bool:
             return wins
     if marks == ["1", "2"]:
         return _first_of_one_and_two(row, name)
-    raise RowError("unclear preference", f"`{name}` is {excerpt(value)}; it must name {first} or {second}, or be a tie")
+    raise RowError(
+        "unclear preference", f"`{name}` is {excerpt(value)}; it must name `{first}` or `{second}`, or be a tie"
+    )
 
 
 _WHAT = ("model", "response", "answer", "output", "completion", "assistant", "conversation", "summary", "option")

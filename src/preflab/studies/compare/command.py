@@ -161,7 +161,7 @@ def _score(settings: CompareSettings, judge: Judge, entries: Sequence[Entry], pr
             "chat_template_kwargs": settings.judge_chat_template_kwargs,
         }
         values = shared_values(settings, ScoreSettings) | {"max_samples": None, "columns": ()} | own
-        score_responses(ScoreSettings(**values))
+        score_responses(ScoreSettings(**values), tell=False)
 
 
 def _gold(row: Row) -> Row:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from preflab.core.origins import LEAKED, leak_words
 from preflab.stats.definitions import MEAN_PREFERENCE, SHORT
 from preflab.stats.results import Agreement, Contest, Depth, Finding, ModelFigures
 from preflab.stats.study import Judge, Study
@@ -24,6 +23,7 @@ from preflab.stats.wording import (
     percent,
     prompts,
     side,
+    told_of,
     who,
 )
 from preflab.studies.compare.trust import reasons_for_distrust, reasons_for_trust
@@ -81,9 +81,8 @@ def _empty_responses(models: Sequence[ModelFigures]) -> Iterator[Finding]:
 def _trained_on(study: Study) -> Iterator[Finding]:
     """Who was trained on prompts of the study."""
     origins = {**study.as_run.models, **study.as_run.judges}
-    said = [words for name, origin in origins.items() if origin.leak and (words := leak_words(name, origin.leak))]
-    if said:
-        yield Finding(f"{listed(said)}: {LEAKED}.", "warning")
+    if said := told_of({name: origin.leak for name, origin in origins.items() if origin.leak}):
+        yield Finding(f"{said}.", "warning")
 
 
 # ---- who is better ---------------------------------------------------------------------------------------------------

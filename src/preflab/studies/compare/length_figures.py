@@ -37,7 +37,7 @@ def length_panels(study: Study, analysis: Analysis, model: str) -> list[Panel]:
     """What lengths have to do with it: for all models their means, for `model` the rest, as far as there are judges."""
     difference = lengths(study, model) - lengths(study, study.baseline)
     scorer = study.scorers[0].name if study.scorers else None
-    panels = [_means(study, analysis), _difference(study, model, difference)]
+    panels = [_means(study, analysis), _difference(study, analysis, model, difference)]
     if scorer:
         panels.append(_against_score(study, analysis, model, scorer))
     if study.judges and (contest := analysis.contest(study.judges[0].name, model, study.baseline)):
@@ -61,13 +61,16 @@ def _means(study: Study, analysis: Analysis) -> Panel:
     return Panel("Mean length", draw, height=max(rows_height(rows), 1.8))
 
 
-def _difference(study: Study, model: str, difference: Values) -> Panel:
+def _difference(study: Study, analysis: Analysis, model: str, difference: Values) -> Panel:
+    """The differences of the cases; their mean is that of the prompts, as in the table."""
+    words = {figures.name: figures.words.value for figures in analysis.models}
+    mean = words[model] - words[study.baseline]
     color = looks([player.name for player in study.models])[model].color
 
     def draw(axis: Axes) -> None:
         histogram(axis, difference, edges_around_zero(difference), color=color)
         line_at(axis, 0)
-        line_at(axis, float(difference.mean()), f"mean {number(difference.mean(), signed=True)}", line="--")
+        line_at(axis, mean, f"mean {number(mean, signed=True)}", line="--")
         axis.set(xlabel=f"words of {shown(model, 16)} − {shown(study.baseline, 16)}", ylabel="cases")
         axis.set_ylim(top=1.12 * axis.get_ylim()[1])
 

@@ -208,6 +208,7 @@ def _lengths(study: Study, analysis: Analysis) -> tuple[Table, ...]:
             estimate(contest.win_rate, exact_percent),
             estimate(contest.longer, exact_percent, with_n=True),
             estimate(contest.shorter, exact_percent, with_n=True),
+            estimate(contest.same_length, exact_percent, with_n=True),
             estimate(contest.length_controlled, exact_percent),
         )
         for contest in analysis.contests
@@ -220,6 +221,7 @@ def _lengths(study: Study, analysis: Analysis) -> tuple[Table, ...]:
             _win_rate_head(analysis.contests),
             "Where its answer is longer",
             "Where it is shorter",
+            "Where it is as long",
             "At equal lengths",
         )
         tables.append(Table("Does the longer answer win?", head, rates))

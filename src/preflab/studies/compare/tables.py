@@ -148,7 +148,8 @@ def _contest_figures(contest: Contest) -> Iterator[Row]:
     if contest.win_rate and contest.wilson:
         wilson = Estimate(contest.win_rate.value, *contest.wilson, contest.win_rate.n)
         yield from _rows(rated, win_rate=contest.win_rate, win_rate_wilson=wilson)
-    yield from _rows(rated, win_rate_longer=contest.longer, win_rate_shorter=contest.shorter)
+    lengths = {"longer": contest.longer, "shorter": contest.shorter, "same_length": contest.same_length}
+    yield from _rows(rated, **{f"win_rate_{name}": rate for name, rate in lengths.items()})
     yield from _rows(
         own,
         sign_test_p_value=contest.p_value,

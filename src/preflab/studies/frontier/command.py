@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from preflab.core.config import dump_settings, shared_values
+from preflab.core.origins import trained_on
 from preflab.core.output import alone_with, explaining_memory, finish_output, open_output
 from preflab.core.records import Completion, UserError, messages_to_json
 from preflab.core.rundir import (
@@ -25,9 +26,11 @@ from preflab.core.rundir import (
     write_manifest,
 )
 from preflab.core.terminal import progress_bar, say
+from preflab.core.ties import is_score
 from preflab.data.fields import excerpt
 from preflab.data.splits import template_of
 from preflab.data.tokenize import ChatTemplate
+from preflab.judging.origins import origin_of
 from preflab.judging.players import Entry, read_entries
 from preflab.model.adapters import Task, adapter_base
 from preflab.model.load import load_model
@@ -150,7 +153,7 @@ def _fingerprint(name: str, dtype: torch.dtype, load: Callable[[], Model]) -> st
 def _prompts(settings: FrontierSettings, template: ChatTemplate) -> list[Prompt]:
     """Each prompt once; those that cannot be used are told."""
     asked = GenerateSettings(model=settings.reference, **shared_values(settings, GenerateSettings))
-    prompts, dropped, _ = read_prompts(asked, template)
+    prompts, dropped, _ = read_prompts(asked, template, tell=True)
     for item in dropped:
         say(f"not asked: {item}")
     return list({prompt.ids: prompt for prompt in reversed(prompts)}.values())[::-1]
@@ -183,16 +186,18 @@ def _trained(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for entry in entries:
         stage = stage_state(Path(entry.source).parent) if Path(entry.source).is_dir() else None
-        command, values = ("", {}) if stage is None else (stage.inputs["command"], stage.inputs["settings"])
-        trained = command.startswith("train ")
+        inputs = {} if stage is None else stage.inputs
+        command, given = str(inputs.get("command")), inputs.get("settings")
+        trained = command.startswith("train ") and isinstance(given, dict)
+        values: Mapping[str, Any] = given if trained and given else {}
         found.append({
             "name": entry.name,
             "source": entry.source,
             "objective": command.removeprefix("train ") if trained else entry.name,
-            "seed": values.get("seed") if trained else None,
-            "settings": {name: values[name] for name in values if name != "seed"} if trained else {},
+            "seed": values.get("seed"),
+            "settings": {name: values[name] for name in values if name != "seed"},
         })  # fmt: skip
-    for objective in {policy["objective"] for policy in found}:
+    for objective in dict.fromkeys(policy["objective"] for policy in found):
         group = [policy for policy in found if policy["objective"] == objective]
         first = group[0]["settings"]
         names = dict.fromkeys(name for policy in group for name in policy["settings"])
@@ -221,6 +226,9 @@ def _head(
         responses = list(read_jsonl(settings.out / "responses" / f"{name}.jsonl"))
         return policy_measures(responses, rows, samples=settings.num_return_sequences, lowest=lowest).figures()
 
+    asked = [prompt.messages for prompt in prompts]
+    models = {policy["name"]: policy["source"] for policy in trained}
+    models |= {"the reference": model_of(settings.reference), "the reward model": model_of(settings.reward_model)}
     return {
         "reference": settings.reference,
         "reward_model": settings.reward_model,
@@ -229,6 +237,7 @@ def _head(
         "best_of_n": [
             {"of": n, **best_of_measures(reference, rows, n, lowest=lowest).figures()} for n in _sizes(settings)
         ],
+        "trained_on": trained_on({name: origin_of("model", source, asked) for name, source in models.items()}),
     }
 
 
@@ -262,6 +271,11 @@ def _measure(bench: _Bench, entry: Entry, settings: FrontierSettings) -> None:
         )
     with explaining_memory(settings.batch_size):
         found, kls = _sample_with_kl(bench, load(), settings)
+        if strange := sum(not is_score(kl) for kl in kls):
+            raise UserError(
+                f"{entry.source}: {strange} of {len(kls)} responses have no finite KL from the reference: its weights "
+                "are damaged or its training has diverged; leave it out, or train it anew"
+            )
         rows = _rows(bench, found, settings)
     finish_output(output, [{**row, "kl": kl} for row, kl in zip(rows, kls, strict=True)])
 

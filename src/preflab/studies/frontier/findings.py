@@ -16,7 +16,7 @@ from itertools import combinations
 import numpy as np
 
 from preflab.stats.results import Finding
-from preflab.stats.wording import FEWEST_PROMPTS, UNIT, exact_percent, listed, number, prompts
+from preflab.stats.wording import FEWEST_PROMPTS, UNIT, exact_percent, listed, number, prompts, told_of
 from preflab.studies.frontier.differences import FEWEST_SEEDS, Difference, Side, difference, gold_at, trained_sides
 from preflab.studies.frontier.rows import Curve, Frontier, Point, best_of_n, curves
 
@@ -35,6 +35,11 @@ UNREAD = 0.01
 
 def reading(frontier: Frontier) -> tuple[Finding, ...]:
     """The sentences that the report shows with the figures, most important first."""
+    said = told_of(frontier.trained_on)
+    return (*([Finding(f"{said}.", "warning")] if said else []), *_of_rewards(frontier))
+
+
+def _of_rewards(frontier: Frontier) -> tuple[Finding, ...]:
     if frontier.prompts < FEWEST_PROMPTS:
         return (Finding(f"Too few prompts to read anything from: {prompts(frontier.prompts)}.", "warning"),)
     if not frontier.has_gold:

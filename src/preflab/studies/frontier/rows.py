@@ -2,7 +2,8 @@
 
 frontier.json          reference, reward model, `samples` of a policy to each prompt, and for each policy {name,
                        objective, settings, seed, source} with its figures; `best_of_n` the same for the best `of` so
-                       many of the reference's responses; in both `n` counts prompts
+                       many of the reference's responses; in both `n` counts prompts. `trained_on` says of policies,
+                       reference and reward model on how many of the prompts each was trained, null where unknown
 prompts.jsonl          what was asked
 responses/NAME.jsonl   a policy's responses, each with its `kl`, `proxy` and, where the truth is known, `gold`
 reference.jsonl        many responses of the reference to each prompt, from which best-of-n is taken
@@ -18,15 +19,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from preflab.core.origins import Leak, leaks_of
 from preflab.core.records import DisagreementError, UserError
 from preflab.core.rundir import read_json, read_jsonl
+from preflab.core.ties import is_score
 from preflab.stats.statistics import Floats, floats, per_prompt
+from preflab.stats.wording import setting
 
 Row = Mapping[str, Any]
 MEASURES = ("kl", "gold", "proxy")
@@ -89,6 +93,7 @@ class Frontier:
     Attributes:
         best_of: in ascending order of n, from n = 1: the reference itself.
         spread: gold, proxy -> standard deviation over the reference's responses, a unit that both can be shown in.
+        trained_on: of the prompts, those that a model was trained on, by its name, where that is known.
     """
 
     reference: str
@@ -96,6 +101,7 @@ class Frontier:
     policies: tuple[Policy, ...]
     best_of: tuple[BestOf, ...]
     spread: Mapping[str, float]
+    trained_on: Mapping[str, Leak] = field(default_factory=dict)
 
     @property
     def prompts(self) -> int:
@@ -133,7 +139,7 @@ def curves(frontier: Frontier) -> dict[str, Curve]:
     """Objective -> its points, in the order of the policies."""
     groups: dict[str, dict[str, list[Policy]]] = {}
     for policy in frontier.policies:
-        label = ", ".join(f"{name} {value}" for name, value in policy.settings.items())
+        label = strength(policy.settings)
         groups.setdefault(policy.objective, {}).setdefault(label, []).append(policy)
     return {
         objective: tuple(
@@ -141,6 +147,11 @@ def curves(frontier: Frontier) -> dict[str, Curve]:
         )
         for objective, points in groups.items()
     }
+
+
+def strength(settings: Mapping[str, Any]) -> str:
+    """ "beta 0.1, lora true": the settings that set one point of an objective apart from its others."""
+    return ", ".join(f"{name} {setting(value)}" for name, value in settings.items())
 
 
 def best_of_n(frontier: Frontier) -> Curve:
@@ -184,6 +195,11 @@ def policy_measures(rows: Sequence[Row], prompts: Sequence[int], *, samples: int
     """
     if Counter(row["row"] for row in rows) != dict.fromkeys(prompts, samples):
         raise UserError(f"these are not {samples} responses to each prompt of the frontier and none to any other")
+    if strange := [row for row in rows if not is_score(row["kl"])]:
+        raise UserError(
+            f"{len(strange)} of {len(rows)} responses have no finite KL, the first to prompt {strange[0]['row']}: its "
+            f"`kl` is {strange[0]['kl']}"
+        )
     places = {row: place for place, row in enumerate(prompts)}
     prompt_of = np.array([places[row["row"]] for row in rows], np.int64)
     values = (floats([row["kl"] for row in rows]), floats([row["gold"] for row in rows]), *_proxies(rows, lowest))
@@ -244,6 +260,7 @@ def read_frontier(folder: Path) -> Frontier:
             ),
             best_of=tuple(_best_of(path, entry, reference, prompts, lowest=lowest) for entry in head["best_of_n"]),
             spread={name: _spread(row[name] for row in reference) for name in ("gold", "proxy")},
+            trained_on=leaks_of(head.get("trained_on")),
         )
     except (LookupError, TypeError, AttributeError, OSError, ValueError, ArithmeticError) as error:
         if isinstance(error, UserError):

@@ -10,7 +10,7 @@ from preflab.page.cases import markdown_cell
 from preflab.page.winrates import Row, csv_text
 from preflab.stats.wording import NOTHING, number
 from preflab.studies.frontier.findings import BEST_OF_N
-from preflab.studies.frontier.rows import Frontier, Point, best_of_n, curves
+from preflab.studies.frontier.rows import Frontier, Point, best_of_n, curves, strength
 
 
 def write_frontier_tables(frontier: Frontier, folder: Path) -> None:
@@ -52,6 +52,10 @@ def _policy_rows(frontier: Frontier) -> Iterator[Row]:
         }
         yield named | best.measures.figures()
     for policy in frontier.policies:
-        strength = ", ".join(f"{name} {value}" for name, value in policy.settings.items())
-        named = {"name": policy.name, "objective": policy.objective, "strength": strength, "seed": policy.seed}
+        named = {
+            "name": policy.name,
+            "objective": policy.objective,
+            "strength": strength(policy.settings),
+            "seed": policy.seed,
+        }
         yield named | policy.measures.figures()

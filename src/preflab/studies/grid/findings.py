@@ -13,10 +13,9 @@ from dataclasses import replace
 
 from scipy.stats import t
 
-from preflab.core.origins import LEAKED, leak_words
 from preflab.stats.results import Estimate, Finding, GridCell
 from preflab.stats.statistics import CONFIDENCE
-from preflab.stats.wording import FEWEST_PROMPTS, MANY_EMPTY, interval, listed, percent, prompts, side
+from preflab.stats.wording import FEWEST_PROMPTS, MANY_EMPTY, interval, listed, percent, prompts, side, told_of
 from preflab.studies.compare.findings import TONES
 
 MOST_MODELS = 3  # that get a sentence of their own from each judge
@@ -54,10 +53,8 @@ def _place(cell: GridCell) -> str:
 
 def _trained_on(cells: Sequence[GridCell]) -> Iterator[Finding]:
     """Which models were trained on prompts of the grid."""
-    leaks = {cell.model: cell.trained_on for cell in cells if cell.trained_on}
-    said = [words for model, leak in leaks.items() if (words := leak_words(model, leak))]
-    if said:
-        yield Finding(f"{_some(said)}: {LEAKED}.", "warning")
+    if said := told_of({cell.model: cell.trained_on for cell in cells if cell.trained_on}, _some):
+        yield Finding(f"{said}.", "warning")
 
 
 def _of_judge(cells: Sequence[GridCell]) -> Iterator[Finding]:
