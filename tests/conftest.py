@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-# Helpers lie in support/; tests of one room use some of another's. Programs that tests start find them too.
-ROOMS = [str(path) for path in sorted(Path(__file__).parent.iterdir()) if path.is_dir() and path.name[0] not in "_."]
-sys.path[:0] = ROOMS
-os.environ["PYTHONPATH"] = os.pathsep.join([*ROOMS, os.environ.get("PYTHONPATH", "")])
+# What test files share lies in support/, and they do not import each other. Programs that tests start find it too.
+SUPPORT = str(Path(__file__).parent / "support")
+sys.path.insert(0, SUPPORT)
+os.environ["PYTHONPATH"] = os.pathsep.join([SUPPORT, os.environ.get("PYTHONPATH", "")])
 
 # Read once, when huggingface_hub is imported: later is too late.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import browser
-import conftest
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +38,10 @@ def test_a_page_test_without_a_browser_fails_in_ci_and_is_skipped_elsewhere(
     assert type(end.value).__name__ == ends
 
 
-def test_a_seed_shuffles_modules_and_the_tests_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_seed_shuffles_modules_and_the_tests_of_each(
+    monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config
+) -> None:
+    conftest: Any = pytestconfig.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
     names = [f"tests/test_{module}.py::test_{number}" for module in "abcde" for number in range(9)]
 
     def order(seed: str) -> list[str]:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_checkpoints import zero_last_block
-from tiny_runs import LORA, run, write_model
+from tiny_runs import LORA, run, write_model, zero_last_block
 
 from preflab.cli import main
 from preflab.core import durable

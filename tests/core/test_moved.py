@@ -7,8 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_resume import cut_off
-from tiny_runs import run, write_model
+from tiny_runs import cut_off, run, write_model
 
 from preflab.core.records import UserError
 from preflab.studies.compare.command import compare_models

@@ -10,12 +10,12 @@ from typing import Any
 import fake_judge
 import pytest
 import tiny_tokenizers
+from command_line import preflab
 from fake_judge import FakeJudge
 from shared_cases import case
 from thinking_templates import CHANNEL_MARKS
 from tiny_models import tiny_model
 
-from preflab import cli
 from preflab.core.rundir import read_json, read_jsonl
 from preflab.data.templates import CHAT_TEMPLATES
 from preflab.model.save import save_model
@@ -37,14 +37,6 @@ def model_with(folder: Path, template: str) -> str:
     model = tiny_model("qwen2", vocab_size=len(tokenizer), max_position_embeddings=1024)
     save_model(model, tokenizer, folder)
     return str(folder)
-
-
-def preflab(*words: object) -> int:
-    """The exit code of a command."""
-    with pytest.raises(SystemExit) as caught:
-        cli.main([str(word) for word in words])
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
 
 
 class Said:

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from test_formats import ASKED, BETTER, DIALOGUE, GOLDEN, HOMEWORK, REAL_PAIRS, WORSE, Q, Row
+from golden_formats import ASKED, BETTER, DIALOGUE, GOLDEN, HOMEWORK, REAL_PAIRS, WORSE, Q, Row
 
 from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.comparisons import (

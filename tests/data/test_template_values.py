@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tiny_runs
 import tiny_tokenizers
-from test_cases_thinking import preflab
+from command_line import preflab
 from thinking_templates import TEMPLATES
 from tiny_models import tiny_model
 from transformers.utils import chat_template_utils

@@ -7,34 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 import tiny_tokenizers
+from dialogues import DIALOGUE, FAMILIES, RESPONSES, comparison, pythia_with_template
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from preflab.core.records import Comparison, Message, TokenizedComparison, UserError
 from preflab.data.templates import CHAT_TEMPLATES, apply_named_template
 from preflab.data.tokenize import ChatTemplate, Dropped
-
-SYSTEM = Message("system", "Be brief.")
-DIALOGUE = (
-    Message("user", "Hello there"),
-    Message("assistant", "Hi! How can I help?"),
-    Message("user", "What is two plus two?"),
-)
-RESPONSES = ("Two plus two is four.", "I do not know.")
-
-
-def pythia_with_template() -> PreTrainedTokenizerFast:
-    tokenizer = tiny_tokenizers.pythia()
-    apply_named_template(tokenizer, "human-assistant")
-    return tokenizer
-
-
-FAMILIES: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
-    "qwen2.5": tiny_tokenizers.qwen,
-    "llama3": tiny_tokenizers.llama3,
-    "gemma3": tiny_tokenizers.gemma3,
-    "mistral": tiny_tokenizers.mistral,
-    "pythia": pythia_with_template,
-}
 
 # Tokens are set apart by "·"; those before "=>" are the prompt, those after it are trained.
 GOLDEN = {
@@ -69,11 +47,6 @@ GOLDEN = {
         "=> Two· plus· two· is· four·.·<|endoftext|>=> I· do· not· know·.·<|endoftext|>"
     ),
 }
-
-
-def comparison(family: str = "qwen2.5", responses: tuple[str, ...] = RESPONSES, row: int = 7) -> Comparison:
-    prompt = DIALOGUE if family == "mistral" else (SYSTEM, *DIALOGUE)
-    return Comparison(prompt, responses, row)
 
 
 def shown(template: ChatTemplate, row: TokenizedComparison) -> str:

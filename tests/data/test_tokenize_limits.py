@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tiny_tokenizers
-from test_tokenize import DIALOGUE, FAMILIES, RESPONSES, SYSTEM, comparison, pythia_with_template
+from dialogues import DIALOGUE, FAMILIES, RESPONSES, SYSTEM, comparison, pythia_with_template
 from tokenizers import normalizers
 
 from preflab.core.records import Comparison, Message, RowError, UserError

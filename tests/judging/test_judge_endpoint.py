@@ -10,54 +10,23 @@ from typing import Any
 
 import fake_judge
 import pytest
+from endpoint_judgements import PAIRS, judged, right, settings
 from fake_judge import FakeJudge
 
 from preflab import cli
 from preflab.core.output import unfinished
 from preflab.core.records import UserError
 from preflab.judging import endpoint
-from preflab.judging.command import JudgeResult, judge_responses
 from preflab.judging.endpoint import Endpoint, _retry_after
 from preflab.judging.parse import Failure, Reply, read_reply
-from preflab.judging.settings import JudgeSettings
 from preflab.judging.verdicts import read_verdicts
 from preflab.stats.judgements import combine
-
-PAIRS = 40
 
 
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeJudge]:
     with fake_judge.serving(monkeypatch) as found:
         yield found
-
-
-def responses(folder: Path, pairs: int = PAIRS) -> tuple[str, str]:
-    """Two files: of each three pairs the model wins one, loses one, and ties one."""
-    words = {"model": ("good", "bad", "fine"), "base": ("bad", "good", "nice")}
-    paths = []
-    for name, kinds in words.items():
-        rows = [{"prompt": f"question {n}", "response": f"a {kinds[n % 3]} answer {n}"} for n in range(pairs)]
-        paths.append(folder / f"{name}.jsonl")
-        paths[-1].write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(paths[0]), str(paths[1])
-
-
-def settings(folder: Path, pairs: int = PAIRS, **changes: Any) -> JudgeSettings:
-    model, base = responses(folder, pairs)
-    given: dict[str, Any] = {"judge": "openai:fake", "output": folder / "verdicts.json", "timeout": 0.3, **changes}
-    return JudgeSettings(responses=model, opponent=base, **given)
-
-
-def judged(given: JudgeSettings) -> JudgeResult:
-    result = judge_responses(given)
-    assert isinstance(result, JudgeResult)
-    return result
-
-
-def right(sample_id: str) -> str:
-    """The outcome of a sample; ids count rows from 1."""
-    return ("win", "loss", "tie")[(int(sample_id.split("/")[0]) - 1) % 3]
 
 
 def test_a_good_endpoint_is_asked_once_for_each_pair_and_order(judge: FakeJudge, tmp_path: Path) -> None:

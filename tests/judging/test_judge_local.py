@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import tiny_runs
 import torch
+from endpoint_judgements import judged
 from safetensors.torch import save_file
-from test_judge_endpoint import judged
 
 from preflab.core.records import UserError
 from preflab.core.rundir import read_jsonl

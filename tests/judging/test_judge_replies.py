@@ -10,8 +10,8 @@ from typing import Any
 
 import fake_judge
 import pytest
+from endpoint_judgements import judged, settings
 from fake_judge import FakeJudge
-from test_judge_endpoint import judged, settings
 
 from preflab.core.records import UserError
 from preflab.judging.completion import read_completion

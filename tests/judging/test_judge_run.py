@@ -17,9 +17,9 @@ from urllib.request import Request, urlopen
 
 import fake_judge
 import pytest
+from endpoint_judgements import judged, responses, right, settings
 from fake_judge import FakeJudge
 from rich.console import Console
-from test_judge_endpoint import judged, responses, right, settings
 
 from preflab.core import terminal
 from preflab.core.output import unfinished

@@ -8,34 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hand_verdicts import write
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
 from preflab import cli
 from preflab.core.output import unfinished
-from preflab.core.records import DisagreementError, Judgement, Message, Pair
+from preflab.core.records import DisagreementError, Judgement
 from preflab.core.rundir import append_jsonl
 from preflab.judging.file_figures import shares_empty
 from preflab.judging.settings import WinrateSettings
 from preflab.judging.verdict_rows import verdict_row
 from preflab.judging.verdicts import read_verdicts, write_verdicts
 from preflab.judging.winrate import compute_winrate
-
-NAMES: dict[str, Any] = {"w": "win", "t": "tie", "l": "loss", "e": "error"}
-
-
-def write(path: Path, outcomes: str, *, texts: bool = True, **metadata: str) -> Path:
-    """A verdict file with one sample a letter; the model's response is longer exactly where the row's number is odd."""
-    judgements = [Judgement(f"{row}/0", NAMES[letter]) for row, letter in enumerate(outcomes, 1)]
-    shown = {
-        judgement.sample_id: Pair(
-            judgement.sample_id, (Message("user", f"Question {row}"),), "word " * (6 + 4 * (row % 2)), "word " * 8
-        )
-        for row, judgement in enumerate(judgements, 1)
-    }
-    about = {"judge": "openai:gpt-4o", "model": "dpo", "opponent": "base", **metadata}
-    write_verdicts(path, judgements, metadata=about, opponent_word="baseline", pairs=shown if texts else {})
-    return path
 
 
 def swap_counts(path: Path) -> Path:

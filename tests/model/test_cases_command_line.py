@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from model_kinds import adapted, logits, other_kind
 from shared_cases import CASES, case
-from test_cases_models import adapted, logits, other_kind
 from tiny_models import tiny_model
 from tiny_tokenizers import qwen
 

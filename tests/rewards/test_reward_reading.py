@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from test_score import FAMILIES, both_scores, policy, reward_settings, scored, some_words, write
+from scored_models import FAMILIES, both_scores, policy, reward_settings, scored, some_words, write
 from tiny_models import tiny_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

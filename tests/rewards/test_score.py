@@ -14,8 +14,7 @@ import tiny_runs
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny_models import tiny_model
-from tiny_tokenizers import WORDS, gemma3, llama3, mistral, pythia, qwen
+from scored_models import FAMILIES, both_scores, policy, reward_settings, scored, some_words, write
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from preflab.core.records import Comparison, Message, UserError
@@ -29,28 +28,8 @@ from preflab.sample.settings import ScoreSettings
 from preflab.training.merge import merge_adapter
 from preflab.training.model import load_trainable
 from preflab.training.reward import train_reward
-from preflab.training.settings import MergeSettings, RewardSettings
+from preflab.training.settings import MergeSettings
 from preflab.training.steps import Responses, means, reward_step
-
-# Pad tokens of their own, none, and one that is the terminator too (Pythia, Llama, Mistral).
-FAMILIES: dict[str, Any] = {
-    "qwen2": qwen,
-    "gpt_neox": pythia,
-    "llama": llama3,
-    "mistral": mistral,
-    "gemma3_text": gemma3,
-    "gpt2": pythia,
-}
-
-
-def some_words(draw: random.Random, most: int = 9) -> str:
-    return " ".join(draw.choices(WORDS.split(), k=draw.randint(2, most)))
-
-
-def write(path: Path, *rows: dict[str, Any]) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +42,6 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write(tmp_path_factory.mktemp("data") / "pairs.jsonl", *rows)
 
 
-def policy(folder: Path, architecture: str) -> Path:
-    tokenizer = FAMILIES[architecture]()
-    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    tiny_model(architecture, vocab_size=len(tokenizer), **ids).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def reward_settings(model: Path, pairs: str, output_dir: Path, **others: Any) -> RewardSettings:
-    named = "human-assistant" if "gpt" in model.name else None
-    options = {"max_steps": 1, "learning_rate": 1e-2, "report_to": ("none",), "chat_template": named, **others}
-    return RewardSettings(model=str(model), train_data=(pairs,), output_dir=output_dir, **options)
-
-
 def reward_model(folder: Path, architecture: str, pairs: str) -> Path:
     """A reward model's folder as training leaves it, without the training."""
     settings = reward_settings(policy(folder / architecture, architecture), pairs, folder)
@@ -84,16 +49,6 @@ def reward_model(folder: Path, architecture: str, pairs: str) -> Path:
     torch.manual_seed(0)
     model = load_trainable(settings, "reward", template, torch.device("cpu"))
     return save_model(model, template.tokenizer, folder / f"{architecture}-reward", stop_ids=template.stop_ids)
-
-
-def scored(model: Path, data: str, output: Path, **others: Any) -> list[dict[str, Any]]:
-    result = score_responses(ScoreSettings(data=(data,), reward_model=str(model), output=output, **others))
-    assert load_scores(result.output).summary == result.summary
-    return list(read_jsonl(result.output))
-
-
-def both_scores(rows: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
-    return np.array([[row["score_chosen"], row["score_rejected"]] for row in rows]).ravel()
 
 
 def plain_scores(folder: Path, rows: Iterable[dict[str, Any]], *, padding_side: str = "right") -> np.ndarray[Any, Any]:

@@ -8,15 +8,13 @@ from random import Random
 
 import pytest
 import torch
-from test_sandbox import COW
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from preflab.sandbox.gold import words_of
 from preflab.sandbox.tiny import build_tiny_model, build_tokenizer
-from preflab.sandbox.world import (
-    World,
-    preference_rows,
-)
+from preflab.sandbox.world import World, preference_rows
+
+COW = "Where does a cow live?"
 
 # The tiny model ------------------------------------------------------------------------------------------------------
 

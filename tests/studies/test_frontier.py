@@ -6,12 +6,12 @@ import json
 import math
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import hand_frontiers
 import numpy as np
 import pandas as pd
 import pytest
+from hand_frontiers import ROWS, write_frontier
 
 from preflab.core.records import DisagreementError, UserError
 from preflab.core.rundir import read_json, read_jsonl, write_json, write_jsonl
@@ -25,13 +25,6 @@ from preflab.studies.frontier.rows import (
     strength,
 )
 from preflab.studies.frontier.tables import write_frontier_tables
-
-ROWS = [
-    {"row": 3, "sample": 0, "kl": 1.0, "gold": 1.0, "proxy": 0.5},
-    {"row": 3, "sample": 1, "kl": 3.0, "gold": 0.0, "proxy": None},
-    {"row": 7, "sample": 0, "kl": 0.5, "gold": -1.0, "proxy": -0.5},
-    {"row": 7, "sample": 1, "kl": 0.5, "gold": 2.0, "proxy": 1.5},
-]
 
 
 def test_figures_are_means_over_prompts_of_means_over_responses() -> None:
@@ -131,24 +124,6 @@ def test_tables_hold_every_point_and_every_policy(tmp_path: Path) -> None:
 
 
 # ---- on disk ----
-
-
-def write_frontier(place: Path) -> Path:
-    """A frontier of one policy, as the command leaves it."""
-    reference = [{"row": row, "sample": s, "gold": s / 2, "proxy": float(s)} for row in (3, 7) for s in range(4)]
-    write_jsonl(place / "prompts.jsonl", [{"row": 3}, {"row": 7}])
-    write_jsonl(place / "responses" / "dpo.jsonl", ROWS)
-    write_jsonl(place / "reference.jsonl", reference)
-    policy = {"name": "dpo", "objective": "dpo", "settings": {"beta": 0.1}, "seed": 0, "source": "runs/dpo"}
-    head: dict[str, Any] = {
-        "reference": "runs/sft",
-        "reward_model": "runs/reward",
-        "samples": 2,
-        "policies": [policy | policy_measures(ROWS, [3, 7], samples=2, lowest=0.0).figures()],
-        "best_of_n": [{"of": n, **best_of_measures(reference, [3, 7], n, lowest=0.0).figures()} for n in (1, 2, 4)],
-    }
-    write_json(place / "frontier.json", head)
-    return place
 
 
 @pytest.fixture

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from preflab.studies.frontier.rows import BestOf, Frontier, Measures, Policy, kl_bound
+from preflab.core.rundir import write_json, write_jsonl
+from preflab.studies.frontier.rows import (
+    BestOf,
+    Frontier,
+    Measures,
+    Policy,
+    best_of_measures,
+    kl_bound,
+    policy_measures,
+)
 
 PROMPTS = 100
 
@@ -74,3 +85,29 @@ def _spread(rng: np.random.Generator, prompts: int) -> np.ndarray:
     """Values over prompts of mean 0 and standard deviation 1, exactly."""
     values = rng.normal(size=prompts)
     return (values - values.mean()) / values.std()
+
+
+ROWS = [
+    {"row": 3, "sample": 0, "kl": 1.0, "gold": 1.0, "proxy": 0.5},
+    {"row": 3, "sample": 1, "kl": 3.0, "gold": 0.0, "proxy": None},
+    {"row": 7, "sample": 0, "kl": 0.5, "gold": -1.0, "proxy": -0.5},
+    {"row": 7, "sample": 1, "kl": 0.5, "gold": 2.0, "proxy": 1.5},
+]
+
+
+def write_frontier(place: Path) -> Path:
+    """A frontier of one policy, as the command leaves it."""
+    reference = [{"row": row, "sample": s, "gold": s / 2, "proxy": float(s)} for row in (3, 7) for s in range(4)]
+    write_jsonl(place / "prompts.jsonl", [{"row": 3}, {"row": 7}])
+    write_jsonl(place / "responses" / "dpo.jsonl", ROWS)
+    write_jsonl(place / "reference.jsonl", reference)
+    policy = {"name": "dpo", "objective": "dpo", "settings": {"beta": 0.1}, "seed": 0, "source": "runs/dpo"}
+    head: dict[str, Any] = {
+        "reference": "runs/sft",
+        "reward_model": "runs/reward",
+        "samples": 2,
+        "policies": [policy | policy_measures(ROWS, [3, 7], samples=2, lowest=0.0).figures()],
+        "best_of_n": [{"of": n, **best_of_measures(reference, [3, 7], n, lowest=0.0).figures()} for n in (1, 2, 4)],
+    }
+    write_json(place / "frontier.json", head)
+    return place

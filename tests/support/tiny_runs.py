@@ -97,3 +97,23 @@ def weights(folder: Path) -> dict[str, Tensor]:
 def weights_file(folder: Path) -> Path:
     (path,) = folder.glob("*.safetensors")
     return path
+
+
+def zero_last_block(path: Path) -> None:
+    """What a power cut leaves of a file whose end had not reached the disk."""
+    content = path.read_bytes()
+    keep = len(content) * 3 // 4
+    path.write_bytes(content[:keep] + bytes(len(content) - keep))
+
+
+def cut_off(monkeypatch: pytest.MonkeyPatch, kind: str, model: Path, folder: Path, **changes: Any) -> None:
+    """A run that ends before its model is written."""
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        recipe = kind if kind in ("sft", "reward") else "preferences"
+        patch.setattr(f"preflab.training.{recipe}.save_trained", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(kind, model, folder, **changes)

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_resume import cut_off
-from tiny_runs import run, write_model
+from tiny_runs import cut_off, run, write_model, zero_last_block
 
 from preflab.core.records import UserError
 from preflab.core.rundir import fingerprint
@@ -60,13 +59,6 @@ def whole(stopped: Path) -> bytes:
 
 def steps(folder: Path) -> list[Path]:
     return sorted((folder / "checkpoints").glob("step-*"))
-
-
-def zero_last_block(path: Path) -> None:
-    """What a power cut leaves of a file whose end had not reached the disk."""
-    content = path.read_bytes()
-    keep = len(content) * 3 // 4
-    path.write_bytes(content[:keep] + bytes(len(content) - keep))
 
 
 def edit(checkpoint: Path, **changes: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_models import tiny_model
-from tiny_runs import history, run, steer, write_model
+from tiny_runs import cut_off, history, run, steer, write_model
 
 from preflab.core.durable import read_metrics
 from preflab.core.records import UserError
@@ -191,19 +191,6 @@ def test_what_changes_no_weights_may_change(
     run("dpo", tiny, tmp_path / "whole", **changes)
     (one, other) = (folder / "model" / "model.safetensors" for folder in (tmp_path / "run", tmp_path / "whole"))
     assert one.read_bytes() == other.read_bytes()
-
-
-def cut_off(monkeypatch: pytest.MonkeyPatch, kind: str, model: Path, folder: Path, **changes: Any) -> None:
-    """A run that ends before its model is written."""
-
-    def stopped(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        recipe = kind if kind in ("sft", "reward") else "preferences"
-        patch.setattr(f"preflab.training.{recipe}.save_trained", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            run(kind, model, folder, **changes)
 
 
 @pytest.mark.parametrize(

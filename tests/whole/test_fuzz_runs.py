@@ -14,11 +14,11 @@ from typing import Any
 import fake_stages
 import pytest
 import tiny_runs
+from fuzz_blocks import ROWS, Capture, blocks, independent, seeds
 from mutations import as_json, as_lines, call, complaint, damage, spoiled
 from no_pictures import draw_nothing
 from safetensors.torch import save_file
-from test_fuzz import ROWS, Capture, blocks, independent, seeds
-from test_resume import cut_off
+from tiny_runs import cut_off
 
 from preflab import cli
 
