@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hand_verdicts import write
+from hand_verdicts import NAMES, write
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
 from preflab import cli
 from preflab.core.output import unfinished
-from preflab.core.records import DisagreementError, Judgement
+from preflab.core.records import DisagreementError, Judgement, Message, Pair
 from preflab.core.rundir import append_jsonl
 from preflab.judging.file_figures import shares_empty
 from preflab.judging.settings import WinrateSettings
