@@ -5,7 +5,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-machines browser fuzz kills lint bench notebooks clean
+.PHONY: quickstart check test test-machines browser fuzz kills lint bench notebooks docs clean
 
 quickstart: $(INSTALLED)  ## the whole chain on the embedded sandbox, on the CPU
 	$(BIN)/preflab quickstart
@@ -14,6 +14,10 @@ quickstart: $(INSTALLED)  ## the whole chain on the embedded sandbox, on the CPU
 # other down.
 test: lint  ## everything that must hold; ends with pytest's own line
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS)
+
+check: lint  ## what to run after every change: lint, types and the fast tests
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS) \
+		-m "not slow and not browser and not gpu and not fuzz and not kills"
 
 fuzz: $(INSTALLED)  ## thousands of broken inputs, some minutes
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -q -n $(WORKERS) -m fuzz
@@ -52,8 +56,12 @@ bench: $(INSTALLED)  ## our steps against TRL's, on this machine; other models a
 notebooks: $(INSTALLED)  ## run the notebooks from top to bottom, and store them with what they showed
 	OMP_NUM_THREADS=1 $(BIN)/python notebooks/execute.py
 
+docs: $(INSTALLED)  ## the site of the documentation, in site/; a warning is an error
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,docs]"
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache
 
 # The stamp is older than these files only when they have changed, so nothing is installed twice.
 # The constraints are in force for every install: they keep one set of versions, torch's among them.

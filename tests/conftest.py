@@ -20,8 +20,19 @@ os.environ["PYTHONPATH"] = os.pathsep.join([SUPPORT, os.environ.get("PYTHONPATH"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+# What takes long to set up, or needs a browser: who asks for it has the mark.
+MARKS = {"open_page": "browser", "sft_root": "slow"}
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `PREFLAB_TEST_ORDER` set to a seed, modules come in a random order, and so do the tests of each."""
+    """Tests are marked by the fixtures that they ask for. With `PREFLAB_TEST_ORDER` set to a seed, modules come in a
+    random order, and so do the tests of each.
+    """
+    for item in items:
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in MARKS:
+                item.add_marker(MARKS[fixture])
     if seed := os.environ.get("PREFLAB_TEST_ORDER"):
         shuffle = random.Random(seed)
         modules: dict[str, list[pytest.Item]] = {}
