@@ -6,10 +6,12 @@ import ast
 import re
 from pathlib import Path
 
+import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 import preflab
+from preflab.cli import COMMANDS, app
 from preflab.data.formats import FORMATS
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +44,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         **{page: text_of(name) for name, page in PAGES.items() if name != "README.md"},
         "extending.md": examples(),
         "formats.md": formats(),
+        "commands.md": commands(),
         "objectives-code.md": code_page("Objectives as functions", "objectives", OBJECTIVES_LEAD),
         "judges-code.md": code_page("Judges as code", "judging", JUDGES_LEAD),
         "api.md": api(),
@@ -87,6 +90,7 @@ def with_links_of_the_site(text: str, depth: int) -> str:
         if target in PAGES:
             return f"[{words}]({up}{PAGES[target]}{anchor})"
         if target.startswith("docs/"):
+            words = title_of(target) if words == target else words
             return f"[{words}]({up}{target.removeprefix('docs/')}{anchor})"
         if target.startswith("examples/") and (ROOT / target).is_file():
             return f"[{words}]({up}extending.md#{Path(target).stem})"
@@ -95,6 +99,10 @@ def with_links_of_the_site(text: str, depth: int) -> str:
     return re.sub(
         r"\[(?P<words>[^\]]*)\]\((?P<target>(?!https?:|#|mailto:)[^)#\s]+)(?P<anchor>#[^)]*)?\)", linked, text
     )
+
+
+def title_of(name: str) -> str:
+    return text_of(name).removeprefix("# ").partition("\n")[0]
 
 
 def examples() -> str:
@@ -116,11 +124,27 @@ def fenced(code: str) -> str:
 
 def formats() -> str:
     """The table of formats."""
-    lines = ["| Name | Rows are | What a row looks like | Needed columns |", "|---|---|---|---|"]
+    lines = ["| Name | What a row looks like | Rows are | Needed columns |", "|---|---|---|---|"]
     for name, form in FORMATS.items():
         about = form.about.replace("|", "\\|").replace("<", "&lt;")
-        lines.append(f"| `{name}` | {KINDS[form.kind]} | {about} | {', '.join(f'`{one}`' for one in form.columns)} |")
+        lines.append(f"| `{name}` | {about} | {KINDS[form.kind]} | {', '.join(f'`{one}`' for one in form.columns)} |")
     return "\n\n".join(("# Formats of data", FORMATS_LEAD, "\n".join(lines)))
+
+
+def commands() -> str:
+    """What `--help` says of each command. Of those that train by an objective, one stands for all."""
+    parts = ["# Commands", COMMANDS_LEAD]
+    for words in COMMANDS:
+        if words.startswith("train ") and words.split()[1] not in ("sft", "reward", "dpo"):
+            continue
+        group, _, name = words.rpartition(" ")
+        command: click.Command = app(COMMANDS)
+        for word in (*group.split(), name):
+            assert isinstance(command, click.Group)
+            command = command.commands[word]
+        shown = click.Context(command, info_name=f"preflab {words}", terminal_width=100, max_content_width=100)
+        parts += [f"## {words}", f"```text\n{command.get_help(shown)}\n```"]
+    return "\n\n".join(parts)
 
 
 def code_page(title: str, room: str, lead: str) -> str:
@@ -174,6 +198,10 @@ tests run."""
 FORMATS_LEAD = """\
 A format is recognised by its columns, and named with `--format` where rows could be read in two ways; columns under
 other names are named with `--columns`. `preflab data inspect FILE` says which it is, and what of it is not used."""
+
+COMMANDS_LEAD = """\
+What `preflab COMMAND --help` says. The objectives beside `dpo` have the same settings with hyper-parameters of their
+own, which stand in [Objectives](docs/objectives.md)."""
 
 OBJECTIVES_LEAD = "What each computes, and when to use which, is told in [Objectives](docs/objectives.md)."
 
