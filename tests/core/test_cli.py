@@ -331,6 +331,7 @@ def test_version(call: Call) -> None:
 # ---- the installed program ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["train", "dpo", "--help"], ["compare", "--help"], ["train", "dpo", "--beta", "x"]]
 )
@@ -346,6 +347,7 @@ cli.main(sys.argv[1:])
     assert ended.returncode == (2 if "x" in arguments else 0), ended.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_running_command_cleanly() -> None:
     program = """
 import signal, sys, time

@@ -26,6 +26,8 @@ from preflab.sample.settings import GenerateSettings
 from preflab.training import fit, reference
 from preflab.training.settings import MergeSettings
 
+pytestmark = pytest.mark.slow
+
 # ---- folders -------------------------------------------------------------------------------------------------------
 
 

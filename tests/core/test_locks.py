@@ -65,6 +65,7 @@ def commands(folder: Path) -> dict[str, tuple[Path, object, object]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["train sft", "train reward", "train dpo", "train kto", "generate", "score", "compare", "merge", "sandbox"]
 )
@@ -74,6 +75,7 @@ def test_the_second_of_two_is_refused(name: str, tmp_path: Path) -> None:
         recipe(given)  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_a_killed_process_blocks_nobody(tmp_path: Path) -> None:
     with held(tmp_path / "x.jsonl") as other:
         other.kill()
@@ -88,6 +90,7 @@ def test_what_fails_before_it_writes_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_the_lock_itself_is_no_foreign_file(tmp_path: Path) -> None:
     with alone_with(tmp_path / "run" / "stage.json"):
         assert open_stage(tmp_path / "run", {"a": 1}, overwrite=False) == "new"

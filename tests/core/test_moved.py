@@ -15,6 +15,8 @@ from preflab.studies.compare.settings import CompareSettings
 from preflab.studies.grid.command import run_grid
 from preflab.studies.grid.settings import GridSettings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -45,6 +45,7 @@ def test_all_of_them_stop_and_each_stands_once(model: Path) -> None:
     assert template.stops == {"stop_ids": [7, 300, 301]}
 
 
+@pytest.mark.slow
 def test_a_response_ends_where_the_models_own_list_says(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     tokenizer = qwen()
@@ -66,6 +67,7 @@ def test_a_response_ends_where_the_models_own_list_says(tmp_path: Path) -> None:
     assert (after.ids, after.finish) == (before.ids[: before.ids.index(stop)], "eos")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
 def test_all_of_them_survive_training(model: Path, tmp_path: Path, lora: bool) -> None:
     changes = {**(tiny_runs.LORA if lora else {}), "max_steps": 1, "eval_data": ()}

@@ -97,6 +97,7 @@ def test_a_tracker_that_does_not_start_is_one_message(
         fit._start_trackers(accelerator, settings("dpo", tiny, tmp_path / "run", report_to=("wandb",)))
 
 
+@pytest.mark.slow
 def test_a_tracker_that_fails_later_is_told_of_and_the_training_goes_on(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -115,6 +116,7 @@ def test_a_tracker_that_fails_later_is_told_of_and_the_training_goes_on(
     assert len(history(tmp_path / "run", "loss")) == 3
 
 
+@pytest.mark.slow
 def test_warm_up_by_steps(tiny: Path, tmp_path: Path) -> None:
     run("sft", tiny, tmp_path / "run", warmup_steps=4, lr_scheduler_type="constant_with_warmup", eval_data=())
     assert history(tmp_path / "run", "learning_rate") == pytest.approx([0, 2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
@@ -125,6 +127,7 @@ def test_ten_evaluations_whatever_the_length(steps: int, every: int) -> None:
     assert tenth(steps) == every
 
 
+@pytest.mark.slow
 def test_evaluations_by_default(tiny: Path, tmp_path: Path) -> None:
     run("sft", tiny, tmp_path / "run", max_steps=20, eval_steps=None)
     evaluated = [row["step"] for row in read_metrics(tmp_path / "run") if "eval_loss" in row]

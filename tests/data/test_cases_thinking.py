@@ -20,6 +20,8 @@ from preflab.core.rundir import read_json, read_jsonl
 from preflab.data.templates import CHAT_TEMPLATES
 from preflab.model.save import save_model
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("--max-steps", "1", "--report-to", "none", "--max-length", "1024", "--max-prompt-length", "768", "--no-bf16")
 
 

@@ -33,6 +33,7 @@ LINE = (
 )
 
 
+@pytest.mark.slow
 def test_training_lists_the_columns_and_warns_of_the_scores(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -81,6 +81,7 @@ def test_every_public_name_is_there() -> None:
         _ = preflab.train_dop
 
 
+@pytest.mark.slow
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = "import sys, preflab; preflab.DPOSettings; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -166,6 +166,7 @@ def test_a_row_without_an_end_is_given_up(ending: str, tmp_path: Path, monkeypat
         rows_of(path)
 
 
+@pytest.mark.slow
 def test_what_grows_as_no_text_does_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "_CHECKED_FROM", 1 << 16)
     blank = written(tmp_path / "a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * (1 << 20)))

@@ -103,6 +103,7 @@ def test_the_folder_of_case_17_shares_its_test_rows(template: ChatTemplate) -> N
     assert same.rows == same.held_out_rows == 4
 
 
+@pytest.mark.slow
 def test_a_training_leaves_the_counts_in_its_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = write_model(tmp_path / "model")
     source = "sandbox:preferences?rows=20&seed=1"
@@ -140,6 +141,7 @@ def many(tmp_path: Path) -> str:
     return write(tmp_path / "many.jsonl", *rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 10, 1000])
 def test_samples_are_drawn_after_the_split(most: int, template: ChatTemplate, tmp_path: Path) -> None:
     path = many(tmp_path)

@@ -209,6 +209,7 @@ def peak_of(path: str) -> int:
     return peak
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["jsonl", "json"])
 def test_memory_stays_flat_as_files_grow(ending: str, tmp_path: Path) -> None:
     def rows(count: int) -> list[Row]:

@@ -40,6 +40,7 @@ def trained(template: ChatTemplate, comparison: Comparison) -> str:
     return "·".join(token.text for token in template.explain(row) if token.trained)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "values", "plain", "reasoned"),
     [
@@ -242,6 +243,7 @@ def test_rows_that_a_shipped_template_can_train(
 # ---- templates that do not come to an end ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("template", "message"),
     [

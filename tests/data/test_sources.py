@@ -227,6 +227,7 @@ def test_a_bad_file_is_one_message_with_file_and_line(name: str, content: bytes,
         rows_of(open_source(str(tmp_path / name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "json"])
 def test_a_hundred_thousand_names_are_compared_in_one_pass(ending: str, tmp_path: Path) -> None:
     names = [*(f"c{number}" for number in range(100_000)), "c99999"]

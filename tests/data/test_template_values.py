@@ -22,6 +22,8 @@ from preflab.data.tokenize import ChatTemplate
 from preflab.model.save import save_model
 from preflab.model.tokenizers import load_tokenizer
 
+pytestmark = pytest.mark.slow
+
 ROWS = [{"prompt": f"Hello {n}", "chosen": "Hi !", "rejected": "What ?"} for n in range(4)]
 DATED = "{{ '<|im_start|>system\nToday is ' + strftime_now('%d %b %Y') + '.<|im_end|>\n' }}" + CHAT_TEMPLATES["chatml"]
 

@@ -14,6 +14,7 @@ from preflab.judging.parse import Reply, UnusableReplyError, read_reply
 HARMONY = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes.<|return|>"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "finished"),
     [("<|channel|>analysis" * 30_000, False), ("<think>a</think>" * 100_000, True), ("</think>" * 100_000, True)],

@@ -171,6 +171,7 @@ def test_nothing_is_left_of_a_build_that_failed(template: ChatTemplate, tmp_path
     assert list(build(template, tmp_path)) == expected(template)
 
 
+@pytest.mark.slow
 def test_kill_in_the_middle_leaves_nothing_half_valid(template: ChatTemplate, tmp_path: Path) -> None:
     def killed() -> Iterator[Comparison | Dropped]:
         for _ in range(20):

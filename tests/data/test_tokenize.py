@@ -251,6 +251,7 @@ def test_slow_tokenizer_is_refused() -> None:
 # ---- many rows, foreign settings, fingerprint ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_many_rows_are_encoded_as_one_by_one_in_order_and_lazily() -> None:
     template = ChatTemplate(tiny_tokenizers.qwen())
     rows: list[Comparison | Dropped] = [

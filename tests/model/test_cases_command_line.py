@@ -55,6 +55,7 @@ def done(*words: object) -> None:
 # ---- 15 --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
@@ -92,6 +93,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_19_an_adapter_of_head_or_embeddings(

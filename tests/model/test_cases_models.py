@@ -107,6 +107,7 @@ def test_case_14_names_row_id_and_rows(tmp_path: Path) -> None:
             work()
 
 
+@pytest.mark.slow
 def test_case_20_pads_within_the_base(tmp_path: Path) -> None:
     data = case("20-reward-adapter-elsewhere") / "00-plain.jsonl"
     base = tiny_runs.write_model(tmp_path / "model")
@@ -143,6 +144,7 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("kind", HEADS)
 def test_an_adapter_of_head_or_embeddings_is_merged_first(kind: str, tied: bool, pairs: str, tmp_path: Path) -> None:
@@ -161,6 +163,7 @@ def test_an_adapter_of_head_or_embeddings_is_merged_first(kind: str, tied: bool,
     tiny_runs.run("dpo", merged, tmp_path / "dpo", train_data=(pairs,), eval_data=(), max_steps=1, lora=True)
 
 
+@pytest.mark.slow
 def test_an_adapter_without_all_of_its_tensors_is_refused(tmp_path: Path) -> None:
     base = policy(tmp_path / "qwen2", "qwen2")
     adapter = adapted(base, tmp_path / "adapter")
@@ -228,6 +231,7 @@ def test_an_older_adapter_with_a_relative_base_is_found_from_another_folder(
     assert torch.equal(logits(tmp_path / "runs" / "sft" / "adapter"), expected)
 
 
+@pytest.mark.slow
 def test_the_configuration_of_an_adapter_is_written_in_one_order(tmp_path: Path) -> None:
     base = policy(tmp_path / "qwen2", "qwen2")
     first, second = (ours(str(base), tmp_path / name) / "adapter_config.json" for name in ("a", "b"))
@@ -237,6 +241,7 @@ def test_the_configuration_of_an_adapter_is_written_in_one_order(tmp_path: Path)
     assert len(targets) > 3
 
 
+@pytest.mark.slow
 def test_a_reward_adapter_pads_with_a_token_of_its_base(pairs: str, tmp_path: Path) -> None:
     base = policy(tmp_path / "gpt2", "gpt2")
     before = len(pythia())

@@ -67,6 +67,7 @@ def adapter(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---- where they come from -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_gguf_file_gives_the_model_and_tokenizer_it_was_made_from(folder: Path, tmp_path: Path) -> None:
     path = write_gguf(folder, tmp_path / "tiny.gguf")
     model, tokenizer = load(path), load_tokenizer(str(path))
@@ -81,6 +82,7 @@ def test_a_gguf_file_gives_the_model_and_tokenizer_it_was_made_from(folder: Path
     assert "quantization_config" not in json.loads((saved / "config.json").read_text())
 
 
+@pytest.mark.slow
 def test_an_adapter_of_a_gguf_file_finds_it_again(folder: Path, tmp_path: Path) -> None:
     path = write_gguf(folder, tmp_path / "tiny.gguf")
     adapted = add_lora(load(path), "policy", r=2, alpha=2, dropout=0.0, targets=())

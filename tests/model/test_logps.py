@@ -64,6 +64,7 @@ def test_values_and_gradients_are_those_of_log_softmax(options: dict[str, float]
         torch.testing.assert_close(own, other, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_chunks")
 @pytest.mark.parametrize("options", HEADS.values(), ids=HEADS)
 def test_gradcheck(options: dict[str, float]) -> None:

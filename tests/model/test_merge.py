@@ -67,6 +67,7 @@ def test_the_merged_model_answers_as_the_adapters_does(adapter: Path, tmp_path: 
         assert saved.eos_token_id in model.generation_config.eos_token_id
 
 
+@pytest.mark.slow
 def test_the_merged_model_of_a_run_keeps_changes_that_bfloat16_would_round_away(adapter: Path, tmp_path: Path) -> None:
     """LoRA's frozen weights are bfloat16 on a GPU; merged into them, an adapter of small changes would be gone."""
     task = adapter_task(str(adapter))

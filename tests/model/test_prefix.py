@@ -90,6 +90,7 @@ def assert_agrees(
     assert_same_gradients(ours.model, plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("rows", BATCHES)
 def test_shared_prompts_give_the_log_probabilities_of_separate_sequences(architecture: str, rows: str) -> None:
@@ -98,6 +99,7 @@ def test_shared_prompts_give_the_log_probabilities_of_separate_sequences(archite
     assert_agrees(ResponseLogps(copy.deepcopy(model)), model, logps_alone, BATCHES[rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("rows", ["pairs", "triples"])
 def test_shared_prompts_give_the_rewards_of_separate_sequences(architecture: str, rows: str) -> None:
@@ -129,6 +131,7 @@ def test_gradient_checkpointing_changes_nothing(architecture: str) -> None:
     assert len(passes) == 2, "the layer should be computed twice"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("task", ["policy", "reward"])
 def test_lora_agrees(architecture: str, task: str) -> None:

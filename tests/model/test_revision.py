@@ -60,6 +60,7 @@ def test_all_of_a_model_is_of_the_revision(hub: Path, tmp_path: Path) -> None:
     assert not torch.equal(found[None], found["old"])
 
 
+@pytest.mark.slow
 def test_an_adapter_keeps_the_revision_of_its_base(hub: Path, tmp_path: Path) -> None:
     changes = {**tiny_runs.LORA, "max_steps": 1, "eval_data": (), "learning_rate": 1e-9, "revision": "old"}
     tiny_runs.run("sft", NAME, tmp_path / "run", **changes)
@@ -105,6 +106,7 @@ def responses(path: Path) -> list[str]:
     return [row["response"] for row in read_jsonl(path)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hub")
 def test_compare_and_frontier_hold_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = "sandbox:preferences?rows=4&split=test&seed=3"

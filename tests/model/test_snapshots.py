@@ -16,6 +16,8 @@ from preflab.model.load import load_model
 from preflab.model.snapshots import final_model, put_weights, snapshots_of, step_of
 from preflab.model.tokenizers import load_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=["full", "lora"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:

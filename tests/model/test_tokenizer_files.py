@@ -23,6 +23,8 @@ from preflab.model.tokenizers import PROBE, load_tokenizer
 from preflab.training.merge import merge_adapter
 from preflab.training.settings import MergeSettings
 
+pytestmark = pytest.mark.slow
+
 
 def digits(backend: Tokenizer) -> None:
     """SmolLM2 and others: single digits, under the name of GPT-2's class."""

@@ -86,6 +86,7 @@ def test_what_is_not_equal_in_the_budget_is_told(plan: Plan) -> None:
     assert "except with SimPO" in plan.description
 
 
+@pytest.mark.slow
 def test_it_runs_to_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Figure, "savefig", _save_nothing)
     run_experiment(RunSettings(experiment=FAMILY, assignments=(*SMALL, f"output_dir={tmp_path / 'family'}")))

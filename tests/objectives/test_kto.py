@@ -181,6 +181,7 @@ class Watched:
         monkeypatch.setattr(recipe, "_label_steps", steps)
 
 
+@pytest.mark.slow
 def test_one_kl_for_all_passes_of_a_step(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole runs, cut two ways: the same metrics in every line, the KL among them."""
     options: dict[str, Any] = {"max_steps": 3, "eval_steps": 3, "save_strategy": "no", "learning_rate": 1e-2}
@@ -247,6 +248,7 @@ def test_batch_1_is_refused_at_the_start_with_the_reason(tiny: Path, tmp_path: P
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_batch_1_with_accumulation_is_a_batch(tiny: Path, tmp_path: Path) -> None:
     options = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "max_steps": 1}
     run("kto", tiny, tmp_path / "run", eval_data=(), **options)
@@ -256,6 +258,7 @@ def test_batch_1_with_accumulation_is_a_batch(tiny: Path, tmp_path: Path) -> Non
 # ---- whole runs -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("training", "held_out"),
     [([True, False] * 6, [True] * 5), ([True] * 8, [False] * 5), ([False] * 8, [True, False] * 3)],
@@ -289,6 +292,7 @@ def test_unpaired_rows(
     assert "loss" in str(result)
 
 
+@pytest.mark.slow
 def test_it_learns_what_is_wanted(tiny: Path, tmp_path: Path) -> None:
     """Wanted rewards go up and unwanted ones down, from labels alone."""
     data = unpaired(tmp_path / "rows.jsonl", [i % 3 == 0 for i in range(24)])
@@ -301,6 +305,7 @@ def test_it_learns_what_is_wanted(tiny: Path, tmp_path: Path) -> None:
     assert last["eval_rewards/accuracies"] > 0.6
 
 
+@pytest.mark.slow
 def test_weights_say_how_much_each_side_counts(tiny: Path, tmp_path: Path) -> None:
     """At the start, where each response's loss is λ/2: λ_D on a third of the rows, λ_U on the others."""
     data = unpaired(tmp_path / "rows.jsonl", [i % 3 == 0 for i in range(6)])

@@ -24,6 +24,8 @@ from preflab.training.preferences import _label_steps, _pair_step
 from preflab.training.rows import LabelledRows, RankedRows
 from preflab.training.steps import Responses, StepFn, means
 
+pytestmark = pytest.mark.slow
+
 COUNT = 11  # steps of 8 and 3
 MIXTURE = "dpo and others"
 NAMES = [*OBJECTIVES, MIXTURE]

@@ -93,6 +93,7 @@ def test_gradcheck(row: Row) -> None:
     assert torch.autograd.gradcheck(lambda c, r: losses(row, c, r), (chosen, rejected))
 
 
+@pytest.mark.slow
 @of_every_row
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_extreme_inputs_stay_finite(row: Row, dtype: torch.dtype) -> None:
@@ -223,6 +224,7 @@ def test_reported_values_of_kto() -> None:
     assert values["accuracies"].tolist() == [1, 1, 0, 0.5, 1, 0.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize(
     ("precision", "noise", "ties"),

@@ -45,6 +45,7 @@ def references(cache: Path) -> list[Path]:
     return list((cache / "reference").glob("*")) if (cache / "reference").exists() else []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_run(name: str, tiny: Path, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It starts where its docstring says, learns something, and has a reference only where the table says so."""
@@ -72,6 +73,7 @@ def test_a_run(name: str, tiny: Path, tmp_path: Path, own_cache: Path, monkeypat
     assert str(result), "the command prints it"
 
 
+@pytest.mark.slow
 def test_a_term_with_a_reference_brings_it_back(tiny: Path, tmp_path: Path, own_cache: Path) -> None:
     """And a term without one needs none."""
     run("simpo", tiny, tmp_path / "free", mix=("orpo?weight=0.5", "sft"), **QUICK)
@@ -111,6 +113,7 @@ def test_float16_is_refused(name: str, tiny: Path, tmp_path: Path) -> None:
         run(name, tiny, tmp_path / "run", dtype="float16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ipo", "orpo"])
 def test_responses_without_tokens_never_reach_a_division(name: str, tiny: Path, tmp_path: Path) -> None:
     """They are dropped by row, and counted; of two tokens, the terminator among them, the mean exists."""

@@ -127,6 +127,7 @@ def test_a_psi_that_does_not_rise_is_refused(body: str, tmp_path: Path) -> None:
 # ---- whole runs -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_changed_psi_is_another_run(tiny: Path, tmp_path: Path) -> None:
     """At the start the loss is t²: with Ψ = p and ε = 0, (1/0.2)² = 25."""
     spec = own(tmp_path / "mine.py", "p")
@@ -140,6 +141,7 @@ def test_a_changed_psi_is_another_run(tiny: Path, tmp_path: Path) -> None:
     assert history(tmp_path / "run", "loss")[0] == pytest.approx(100, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_psi_of_ones_own_in_a_mixture(tiny: Path, tmp_path: Path) -> None:
     """Its file is an input of the run there too."""
     spec = own(tmp_path / "mine.py", "p")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from preflab.page.curves import curves, draw_curves
+
+pytestmark = pytest.mark.slow
 
 ROWS = [
     {"step": 0, "eval_loss": 0.7, "eval_logps/chosen": -10.0, "eval_logps/rejected": -11.0},

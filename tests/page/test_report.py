@@ -29,6 +29,8 @@ from preflab.studies.compare.cases import pack_cases
 from preflab.studies.compare.figures import ReportFigure, report_figures
 from preflab.studies.compare.page import render, write_report
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "input", "br", "link", "img", "hr", "wbr"}
 
 

@@ -17,6 +17,8 @@ from preflab.stats.study import Case, Study
 from preflab.studies.compare.analyse import analyse
 from preflab.studies.compare.page import render
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from browser import OpenPage
 

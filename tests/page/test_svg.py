@@ -12,6 +12,8 @@ from preflab.page.style import VARIABLES, Panel, as_svg, compose
 from preflab.studies.compare.analyse import analyse
 from preflab.studies.compare.figures import ReportFigure, report_figures
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReportFigure, ...]:

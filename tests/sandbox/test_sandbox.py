@@ -51,6 +51,7 @@ def answer(question: Question, content: Content, seed: int = 0) -> str:
 # The grammar, and the gold reward that reads it ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_prompt_is_read_as_it_was_meant() -> None:
     rng = Random(0)
     for question in EVERY_QUESTION:
@@ -198,6 +199,7 @@ def test_training_and_held_out_prompts_are_disjoint_for_all_seeds_and_alike() ->
             assert fmean(row["category"] == category for row in rows) == pytest.approx(share, abs=0.04)
 
 
+@pytest.mark.slow
 def test_labels_follow_bradley_terry_with_the_stated_noise() -> None:
     world = World(seed=5, noise=0.7, length_bias=0.3)
     bins: dict[int, list[tuple[float, bool]]] = {}
@@ -210,6 +212,7 @@ def test_labels_follow_bradley_terry_with_the_stated_noise() -> None:
         assert seen == pytest.approx(expected, abs=4 * 0.5 / len(members) ** 0.5)
 
 
+@pytest.mark.slow
 def test_rankings_of_more_responses_follow_bradley_terry_for_each_two() -> None:
     world = World(seed=6, noise=1.0)
     pairs = []
@@ -223,6 +226,7 @@ def test_rankings_of_more_responses_follow_bradley_terry_for_each_two() -> None:
     assert fmean(errors) == pytest.approx(fmean(p * (1 - p) for p, _ in pairs), abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_best_accuracy_is_reached_by_the_true_order_and_by_no_other() -> None:
     found = label_accuracies(World(seed=7, noise=0.5, length_bias=0.6), rows=4000, split="test")
     assert found.pairs == 4000
@@ -230,6 +234,7 @@ def test_the_best_accuracy_is_reached_by_the_true_order_and_by_no_other() -> Non
     assert found.longer < found.gold_order < found.utility_order
 
 
+@pytest.mark.slow
 def test_more_noise_means_less_to_learn_and_none_means_everything() -> None:
     bayes = [label_accuracies(World(seed=8, noise=noise), rows=600, split="test").bayes for noise in (0, 0.3, 1, 30)]
     assert bayes == sorted(bayes, reverse=True)
@@ -237,6 +242,7 @@ def test_more_noise_means_less_to_learn_and_none_means_everything() -> None:
     assert bayes[-1] < 0.52
 
 
+@pytest.mark.slow
 def test_the_length_dial_makes_annotators_prefer_the_longer() -> None:
     longer = [
         label_accuracies(World(seed=9, length_bias=bias), rows=1500, split="test").longer for bias in (-1, 0, 1, 4)
@@ -312,6 +318,7 @@ def test_demonstrations_are_good_and_bad() -> None:
     assert min(gold) < -1 < 2 < max(gold)
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_as_a_stream_grows() -> None:
     def peak(rows: int) -> int:
         stream = preference_rows(World(), rows=rows, split="train")

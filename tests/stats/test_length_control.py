@@ -46,6 +46,7 @@ def test_a_known_answer_is_recovered(theta: float, phi: float) -> None:
         assert abs(points.mean() - truth) > 0.05
 
 
+@pytest.mark.slow
 def test_95_percent_of_intervals_hold_the_truth() -> None:
     truth = 1 / (1 + np.exp(-0.4))
     found = [rates(controlled(*simulated(seed, theta=0.4, phi=1.2, n=200, longer=30))) for seed in range(150)]

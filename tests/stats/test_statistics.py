@@ -113,6 +113,7 @@ DRAWS: dict[str, tuple[Callable[[np.random.Generator, int], Floats], float]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", DRAWS)
 def test_95_percent_of_intervals_hold_the_truth(kind: str) -> None:
     draw, truth = DRAWS[kind]

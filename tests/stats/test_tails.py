@@ -48,6 +48,7 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
     assert other_task(text) is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.exists(), reason="needs real dialogues, which are not here")
 def test_real_answers_are_left_alone() -> None:
     with gzip.open(SHARED, "rt", encoding="utf-8") as file:
@@ -62,6 +63,7 @@ def test_real_answers_are_left_alone() -> None:
     assert [answer for answer in answers if other_task(answer) is not None] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["A: x\n", "passage: x\n", "x?\nA) b\n", "x. Premise: y ", "x. Q: y\n", "word "])
 def test_long_text_is_looked_through_in_one_pass(text: str) -> None:
     other_task(text * 20_000)  # minutes, if every beginning looked for its end by itself

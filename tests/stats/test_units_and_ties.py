@@ -163,6 +163,7 @@ def contests(folder: Path) -> dict[str, Contest]:
     return {contest.judge: contest for contest in analyse(read_study(folder)).contests}
 
 
+@pytest.mark.slow
 def test_in_a_comparison_too_the_same_text_ties_with_itself(tmp_path: Path) -> None:
     found = contests(study(tmp_path, noisy_scores()))
     for contest in found.values():
