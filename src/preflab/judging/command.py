@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preflab.core.config import named
 from preflab.core.discard import may_be_a_persons
 from preflab.core.origins import trained_on
 from preflab.core.output import alone_with, beside, open_output, sealed, unfinished
 from preflab.core.records import Message, Pair, UserError
+from preflab.core.results import Result, frame
 from preflab.core.rundir import fingerprint, utc_now
 from preflab.core.terminal import say
 from preflab.data.answers import (
@@ -34,11 +35,14 @@ from preflab.judging.orders import IDENTICAL
 from preflab.judging.origins import origin_of
 from preflab.judging.players import short_name
 from preflab.judging.settings import AskingSettings, JudgeSettings, JudgingSettings, narrowed
-from preflab.judging.verdict_rows import OpponentWord
+from preflab.judging.verdict_rows import OpponentWord, verdict_row
 from preflab.judging.verdicts import VerdictFile, read_journal, read_verdicts, write_verdicts
 from preflab.stats.study import Judge, JudgeKind
 from preflab.stats.wording import p_value
 from preflab.training.as_run import model_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KINDS: Mapping[str, JudgeKind] = {"openai": "openai", "hf": "hf", "reward": "reward_model"}
 """What stands in front of a judge's source on the command line."""
@@ -70,8 +74,8 @@ def spec_of(judge: Judge) -> str:
     return f"{prefixes[judge.kind]}:{judge.source}" if judge.kind in prefixes else judge.source
 
 
-@dataclass(frozen=True)
-class JudgeResult:
+@dataclass(frozen=True, repr=False)
+class JudgeResult(Result):
     """A finished verdict file."""
 
     verdicts: VerdictFile
@@ -86,6 +90,11 @@ class JudgeResult:
             f"{self.verdicts.path}: none of {len(judged)} judgements has a verdict, so nothing can be told; the same "
             "command asks for them again"
         )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The judgements, a row for each, with the columns of the verdict file."""
+        file = self.verdicts
+        return frame(verdict_row(each, file.pairs.get(each.sample_id), file.opponent_word) for each in file.judgements)
 
     def __str__(self) -> str:
         figures = file_figures(self.verdicts)

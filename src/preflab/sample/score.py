@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from preflab.core.durable import read_object
 from preflab.core.output import alone, beside, explaining_memory, finish_output, open_output
 from preflab.core.records import Comparison, UserError
+from preflab.core.results import Result, frame
 from preflab.core.rundir import read_jsonl, write_json
 from preflab.core.terminal import progress_bar
 from preflab.core.ties import ROUNDING, Precision
@@ -29,10 +30,11 @@ from preflab.data.comparisons import NamedFormat, choose_formats, read_compariso
 from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.splits import check_rows, count_by_reason, tell_notes, template_of
 from preflab.data.tokenize import ChatTemplate, Dropped
+from preflab.model.in_memory import InMemory
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
 from preflab.model.responses import Model, ResponseRewards, check_positions, collator
-from preflab.rewards.figures import draw_pairs
+from preflab.rewards.figures import draw_pairs, score_hist
 from preflab.rewards.rows import (
     Row,
     accuracies_of,
@@ -51,13 +53,26 @@ from preflab.training.loop import response_values
 from preflab.training.rows import RankedRows
 from preflab.training.stage import fingerprint_weights, make_accelerator
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
-@dataclass(frozen=True)
-class ScoreResult:
+
+@dataclass(frozen=True, repr=False)
+class ScoreResult(Result):
     """A finished file of scores, and figures over it."""
 
     output: Path
     summary: Mapping[str, Any]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The scores, a row for each row that was scored, with the columns of the file."""
+        return frame(read_jsonl(self.output))
+
+    def figure(self) -> Figure | None:
+        """Histograms of the scores of chosen and rejected responses; None where the data has no pairs."""
+        parts = _pairs(self.output)
+        return score_hist(parts) if parts else None
 
     def __str__(self) -> str:
         shown = [
@@ -82,10 +97,11 @@ _MEANINGS = {
 
 
 @alone("output")
-def score_responses(settings: ScoreSettings, *, tell: bool = True) -> ScoreResult:
+def score_responses(settings: ScoreSettings, held: InMemory | None = None, *, tell: bool = True) -> ScoreResult:
     """Score every response of the data with a reward model; see `preflab.rewards.rows.score_rows`.
 
-    `tell` says what the columns are read as; a study, which wrote the file itself, does without.
+    `held` is the model, where the settings' name stands for one in memory. `tell` says what the columns are read as; a
+    study, which wrote the file itself, does without.
     """
     accelerator = make_accelerator()
     template = template_of(
@@ -95,19 +111,25 @@ def score_responses(settings: ScoreSettings, *, tell: bool = True) -> ScoreResul
         task="reward",
         trust_remote_code=settings.trust_remote_code,
         revision=settings.revision,
+        held=held,
     )
     source, formats = _open(settings)
     dataset = _tokenize(source, formats, template, settings)
     if tell:
         tell_columns(columns_from_json(dataset.notes.get("columns", ())))
-    dtype = pick_dtype(settings.dtype, accelerator.device, frozen=True)
-    model = load_model(
-        settings.reward_model,
-        "reward",
-        dtype=dtype,
-        trust_remote_code=settings.trust_remote_code,
-        revision=settings.revision,
-    )
+    dtype = held.dtype if held else pick_dtype(settings.dtype, accelerator.device, frozen=True)
+    model: Model
+    if held:
+        model = held.model
+    else:
+        model = load_model(
+            settings.reward_model,
+            "reward",
+            dtype=dtype,
+            trust_remote_code=settings.trust_remote_code,
+            revision=settings.revision,
+        )
+    model = model.eval()
     check_rows(model, dataset)
     check_positions(model, dataset.longest, f"lower max_length (now {settings.max_length})")
     fingerprints = {"reward_model": fingerprint_weights(model), "data": dataset.fingerprint}
@@ -139,16 +161,21 @@ def _source_of(source: Source, row: int) -> str:
     return source.parts[source.part_of(row)].name
 
 
-def _draw_histograms(output: Path) -> None:
-    """Of pairs, NAME.delta_hist.png and NAME.score_hist.png beside the rows; where there are several sources (a train
-    split and a test split, say), one is set against the other.
-    """
+def _pairs(output: Path) -> dict[str, list[Row]]:
+    """By source, the scores of the best and the worst response of each row that has several."""
     parts: dict[str, list[Row]] = {}
     for row in read_jsonl(output):
         best, *others = scores_of(row)
         if others:
             parts.setdefault(row.get("source", ""), []).append({"score_chosen": best, "score_rejected": others[-1]})
-    draw_pairs(parts, delta=beside(output, "delta_hist.png"), scores=beside(output, "score_hist.png"))
+    return parts
+
+
+def _draw_histograms(output: Path) -> None:
+    """Of pairs, NAME.delta_hist.png and NAME.score_hist.png beside the rows; where there are several sources (a train
+    split and a test split, say), one is set against the other.
+    """
+    draw_pairs(_pairs(output), delta=beside(output, "delta_hist.png"), scores=beside(output, "score_hist.png"))
 
 
 def load_scores(output: Path) -> ScoreResult:

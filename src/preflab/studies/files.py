@@ -21,6 +21,7 @@ from preflab.data.sources import open_sources
 from preflab.data.splits import count_by_reason, tell_notes
 from preflab.data.tokenize import Dropped
 from preflab.judging.players import Entry, short_name
+from preflab.model.in_memory import InMemory
 from preflab.sample.generate import generate_responses
 from preflab.sample.settings import GenerateSettings
 from preflab.stats.alignment import align
@@ -126,8 +127,12 @@ def keep_rows(path: Path, rows: Sequence[Row], *, seed: int, overwrite: bool) ->
         finish_output(path, rows)
 
 
-def generate_for_study(settings: StudySettings, entry: Entry, folder: Path, **changed: Any) -> None:
-    """Let a model answer the prompts in a study's folder; `changed` are settings that differ from the study's."""
+def generate_for_study(
+    settings: StudySettings, entry: Entry, folder: Path, held: InMemory | None = None, **changed: Any
+) -> None:
+    """Let a model answer the prompts in a study's folder; `changed` are settings that differ from the study's. `held`
+    is the model, where it is in memory.
+    """
     own = {
         "model": entry.source,
         "prompts": (str(folder / "prompts.jsonl"),),
@@ -136,7 +141,8 @@ def generate_for_study(settings: StudySettings, entry: Entry, folder: Path, **ch
         "max_samples": None,
         "output": folder / "responses" / f"{entry.name}.jsonl",
     }
-    generate_responses(GenerateSettings(**shared_values(settings, GenerateSettings) | own | changed), tell=False)
+    values = shared_values(settings, GenerateSettings) | own | changed
+    generate_responses(GenerateSettings(**values), held, tell=False)
 
 
 def side(prompts: Sequence[Row], which: str) -> list[AnswerRow]:

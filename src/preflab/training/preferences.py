@@ -19,6 +19,7 @@ from preflab.core.records import UserError
 from preflab.data.batches import Indices, plan_evaluation
 from preflab.data.cache import TokenizedDataset
 from preflab.data.comparisons import Need
+from preflab.model.in_memory import InMemory
 from preflab.model.responses import ResponseLogps, collator
 from preflab.objectives import OBJECTIVES, sft, weighted
 from preflab.training.fit import Fit, StepFns, always, evaluation_plan, first_epoch, fit
@@ -35,7 +36,7 @@ from preflab.training.steps import PairObjective, StepFn, label_step, pair_step
 
 
 @alone("output_dir", "stage.json")
-def train_preferences(settings: PreferenceSettings, fit: Fit = fit) -> TrainResult:
+def train_preferences(settings: PreferenceSettings, fit: Fit = fit, held: InMemory | None = None) -> TrainResult:
     """Train by the objective that the settings are of (`DPOSettings`, `KTOSettings`, …).
 
     The reference's log-probabilities are computed once, before the first step, and cached; where no term of the
@@ -49,7 +50,7 @@ def train_preferences(settings: PreferenceSettings, fit: Fit = fit) -> TrainResu
     if on_labels:
         _need_other_rows(settings)
     psi = {f"psi {spec}": psi_fingerprint(spec) for spec in _psi_of(settings)}
-    start = prepare(settings, f"train {name}", task="policy", need=need, inputs=psi)
+    start = prepare(settings, f"train {name}", task="policy", need=need, inputs=psi, held=held)
     if isinstance(start, TrainResult):
         return start
     accelerator, module = start.accelerator, ResponseLogps(start.model)
@@ -73,8 +74,8 @@ def train_preferences(settings: PreferenceSettings, fit: Fit = fit) -> TrainResu
     )
     if warning := falling_chosen(read_metrics(settings.output_dir)) if name != "apo_down" else None:  # which means to
         announce(accelerator, f"{warning} {_against_falling(settings)}")
-    final = save_trained(accelerator, trained.module, start.template, settings.output_dir)
-    return finish_training(accelerator, settings, final, step=trained.step, splits=start.splits, dtype=start.dtype)
+    final = save_trained(accelerator, trained.module, start.template, settings.output_dir, held)
+    return finish_training(accelerator, settings, start, final, step=trained.step)
 
 
 def needs_reference(settings: PreferenceSettings) -> bool:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from preflab.core.config import dump_settings, shared_values
@@ -17,6 +18,7 @@ from preflab.data.templates import CHAT_TEMPLATES
 from preflab.judging.command import judge_pairs_with, make_judge
 from preflab.judging.origins import as_run_of_study
 from preflab.judging.players import Entry, read_entries
+from preflab.model.in_memory import InMemory
 from preflab.sample.score import score_responses
 from preflab.sample.settings import ScoreSettings
 from preflab.sandbox.gold import gold_reward
@@ -42,10 +44,11 @@ Row = dict[str, Any]
 
 
 @alone("out", "study.json")
-def compare_models(settings: CompareSettings) -> ReportResult:
+def compare_models(settings: CompareSettings, held: Mapping[str, InMemory] = MappingProxyType({})) -> ReportResult:
     """Everything from models to `report.html`. Each part is skipped where it is done, and gone on with where it is not.
 
-    The folder is described at `preflab.stats.study`.
+    The folder is described at `preflab.stats.study`. `held` are the models in memory, by the names of those that the
+    settings' words stand for.
     """
     folder, entries = settings.out, read_entries(settings.models, partial(generator_of, settings))
     judges = read_judges(settings.judge, settings.reward_model)
@@ -62,7 +65,7 @@ def compare_models(settings: CompareSettings) -> ReportResult:
         for entry in entries
         if entry.kind != "model"
     }
-    models = [entry.source for entry in entries if entry.kind == "model"]
+    models = [entry.source for entry in entries if entry.kind == "model" and entry.name not in held]
     try_out(models, judges, settings)
     keep = partial(keep_rows, seed=settings.seed, overwrite=settings.overwrite)
     if settings.overwrite:  # until it is whole again, the folder holds no study
@@ -72,7 +75,7 @@ def compare_models(settings: CompareSettings) -> ReportResult:
         keep(folder / "responses" / f"{name}.jsonl", rows)
     for entry in entries:
         if entry.kind == "model":
-            generate_for_study(settings, entry, folder)
+            generate_for_study(settings, entry, folder, held.get(entry.name))
     check_aligned({entry.name: folder / "responses" / f"{entry.name}.jsonl" for entry in entries})
     if own := _own_scores(folder, entries, ready, prompts):
         judges = (*judges, own)
