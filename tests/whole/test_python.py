@@ -166,7 +166,9 @@ def test_training_shows_itself_in_a_few_lines(trained: Any) -> None:
     for line in lines:
         for name, value in line.items():
             assert name == "step" or table.loc[line["step"], name] == value
-    assert isinstance(trained.figure(), Figure)
+    figure = trained.figure()
+    assert isinstance(figure, Figure)
+    assert figure._repr_png_().startswith(b"\x89PNG"), "a notebook shows it"
 
 
 # ---- generating, scoring, judging, comparing -------------------------------------------------------------------------
@@ -238,7 +240,7 @@ def test_compare(folder: Path, trained: Any, held_out: Rows, tmp_path: Path) -> 
     table = of_objects.to_pandas()
     (contest,) = of_objects.analysis.contests
     assert contest.win_rate is not None
-    assert table[["model", "judge", "win_rate", "low", "high", "prompts"]].values.tolist() == [
+    assert table[["model", "judge", "win_rate", "win_rate_low", "win_rate_high", "win_rate_n"]].values.tolist() == [
         ["dpo", "gold", contest.win_rate.value, contest.win_rate.low, contest.win_rate.high, 9]
     ]
     assert repr(of_objects) == str(of_objects)

@@ -19,6 +19,7 @@ from preflab.core.discard import discard, discard_damaged, is_damaged
 from preflab.core.output import alone_with
 from preflab.core.records import DisagreementError, UserError
 from preflab.core.redaction import redact
+from preflab.core.results import Result
 from preflab.core.rundir import fingerprint, read_json, write_json, write_manifest
 from preflab.core.terminal import say
 from preflab.core.yaml_files import dump_yaml
@@ -30,8 +31,8 @@ from preflab.experiment.stages import STAGES
 from preflab.stats.wording import heading
 
 
-@dataclass(frozen=True)
-class RunResult:
+@dataclass(frozen=True, repr=False)
+class RunResult(Result):
     """An experiment all of whose stages are done; `ran` are those that this run did."""
 
     report: Path

@@ -53,7 +53,12 @@ def csv_text(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
 
 def as_csv(rows: Sequence[Row]) -> str:
     """Plain numbers in full precision; a rate is four columns: itself, _low, _high and _n."""
-    flat = []
+    return csv_text(flat(rows))
+
+
+def flat(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The same rows with four columns of numbers for a rate."""
+    found = []
     rates = {name for row in rows for name, value in row.items() if isinstance(value, Estimate)}
     for row in rows:
         line: dict[str, Any] = {}
@@ -61,8 +66,8 @@ def as_csv(rows: Sequence[Row]) -> str:
             line[name] = value.value if isinstance(value, Estimate) else value
             if name in rates:
                 line |= {f"{name}_{part}": getattr(value, part, None) for part in ("low", "high", "n")}
-        flat.append(line)
-    return csv_text(flat)
+        found.append(line)
+    return found
 
 
 def as_markdown(rows: Sequence[Row]) -> str:

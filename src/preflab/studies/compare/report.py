@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from preflab.core.results import Result, frame
 from preflab.core.terminal import status
 from preflab.page.style import compose
+from preflab.page.winrates import flat
 from preflab.stats.results import Analysis
 from preflab.stats.wording import TONE_MARKS, meanings
 from preflab.studies.compare.analyse import analyse
@@ -31,13 +32,8 @@ class ReportResult(Result):
     analysis: Analysis
 
     def to_pandas(self) -> pd.DataFrame:
-        """Win rates with their intervals, a row for each model against the baseline before each judge or scorer."""
-        rows = []
-        for contest in self.analysis.contests:
-            row, rate, equal = contest_row(contest), contest.win_rate, contest.length_controlled
-            interval = {"win_rate": rate and rate.value, "low": rate and rate.low, "high": rate and rate.high}
-            rows.append({**row, **interval, "prompts": rate and rate.n, "length_controlled": equal and equal.value})
-        return frame(rows)
+        """Win rates, a row for each model against the baseline before each judge or scorer, as in `winrates.csv`."""
+        return frame(flat([contest_row(contest) for contest in self.analysis.contests]))
 
     def figure(self) -> Figure | None:
         """Win rates and mean scores, as in `model_comparison.png`; None where nobody judged or scored."""

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from preflab.page.winrates import grid_row, write_winrates
+from preflab.core.results import Result, frame
+from preflab.page.winrates import flat, grid_row, write_winrates
 from preflab.stats.results import GridCell
 from preflab.stats.wording import TONE_MARKS, interval, meanings, percent
 from preflab.studies.grid.figures import draw_grid
 from preflab.studies.grid.findings import grid_findings
 from preflab.studies.grid.rows import read_grid
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@dataclass(frozen=True)
-class GridResult:
+
+@dataclass(frozen=True, repr=False)
+class GridResult(Result):
     """What a grid found, as `analysis/winrates.*` has it."""
 
     output_dir: Path
     cells: tuple[GridCell, ...]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Win rates, a row for each cell, as in `winrates.csv`."""
+        return frame(flat([grid_row(cell) for cell in self.cells]))
 
     def __str__(self) -> str:
         lines = [
