@@ -26,12 +26,12 @@ from preflab.training.fit import Fit, StepFns, always, evaluation_plan, first_ep
 from preflab.training.loop import response_values
 from preflab.training.model import save_trained
 from preflab.training.preference_settings import PreferenceSettings
-from preflab.training.prepare import Prepared, prepare
+from preflab.training.prepare import prepare
 from preflab.training.psi import psi_fingerprint, read_psi
 from preflab.training.push import push_at_evaluations
 from preflab.training.reference import check_reference, reference_logps
 from preflab.training.rows import LabelledRows, RankedRows
-from preflab.training.stage import TrainResult, announce, finish_training, join_processes
+from preflab.training.stage import Prepared, TrainResult, announce, finish_training, join_processes
 from preflab.training.steps import PairObjective, StepFn, label_step, pair_step
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import MappingProxyType
 
-from accelerate import Accelerator
 from torch import nn
 
 from preflab.data.comparisons import Need
-from preflab.data.splits import Splits, check_rows, load_splits, load_template
-from preflab.data.tokenize import ChatTemplate
+from preflab.data.splits import check_rows, load_splits, load_template
 from preflab.model.adapters import Task, adapter_base, refuse_head_of_its_own
 from preflab.model.in_memory import InMemory
-from preflab.model.responses import Model, check_positions
+from preflab.model.responses import check_positions
 from preflab.training.model import TrainingSettings, load_trainable, put_trained
 from preflab.training.stage import (
+    Prepared,
     TrainResult,
     announce,
     fingerprint_weights,
@@ -24,24 +23,6 @@ from preflab.training.stage import (
     start_accelerator,
     start_stage,
 )
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run that is about to train; `fingerprint` is that of the model it starts from."""
-
-    accelerator: Accelerator
-    template: ChatTemplate
-    splits: Splits
-    model: Model
-    fingerprint: str
-    held: InMemory | None = None
-    """The model that came from memory; `model` is it, with a fresh adapter where one is trained."""
-
-    @property
-    def dtype(self) -> str:
-        """Of the weights that training started with; of an adapter, of the frozen ones below it."""
-        return str(next(iter(self.model.parameters())).dtype).removeprefix("torch.")
 
 
 def prepare(

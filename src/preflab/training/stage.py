@@ -37,9 +37,29 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerBase
 
+    from preflab.data.splits import Splits
+    from preflab.data.tokenize import ChatTemplate
+    from preflab.model.in_memory import InMemory
     from preflab.model.responses import Model
     from preflab.training.model import TrainingSettings
-    from preflab.training.prepare import Prepared
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is about to train; `fingerprint` is that of the model it starts from."""
+
+    accelerator: Accelerator
+    template: ChatTemplate
+    splits: Splits
+    model: Model
+    fingerprint: str
+    held: InMemory | None = None
+    """The model that came from memory; `model` is it, with a fresh adapter where one is trained."""
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights that training started with; of an adapter, of the frozen ones below it."""
+        return str(next(iter(self.model.parameters())).dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True, repr=False)
