@@ -55,7 +55,7 @@ PYTHON = [
 def test_a_python_example_runs(page: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "runs" / "sft" / "model")
-    write_jsonl(tmp_path / "pairs.jsonl", list(preference_rows(World(), rows=20, split="train", style="TRL")))
+    write_jsonl(tmp_path / "pairs.jsonl", list(preference_rows(World(), rows=60, split="train", style="TRL")))
     exec(compile(block, page, "exec"), {})
 
 
