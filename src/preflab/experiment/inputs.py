@@ -13,6 +13,7 @@ from typing import Any, Literal
 from preflab.core.config import Settings, element_types, resolved
 from preflab.core.rundir import differences, digest_file, fingerprint
 from preflab.experiment.plan import Plan, PlannedStage, StageKind
+from preflab.judging.table import KINDS
 
 State = Literal["new", "unfinished", "extended", "done", "gone", "changed"]
 """Never begun; begun from these inputs; made from some of them, so that it can go on; finished; finished, but what it
@@ -186,7 +187,7 @@ def _texts(settings: Settings) -> Iterator[str]:
 
 # A path begins where a text does, behind the `=` of `name=` or `psi=`, or behind a judge's kind; slices, the function
 # in a user's own file, or a further parameter may follow it.
-_BEGIN = re.compile(r"=|(?<![^=])(?:reward|hf):")
+_BEGIN = re.compile(rf"=|(?<![^=])(?:{'|'.join(prefix for prefix, kind in KINDS.items() if kind.is_path)}):")
 _END = re.compile(r"[\[:&]")
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import NoneType
-from typing import get_args
 
 from preflab.core.durable import read_metrics
 from preflab.core.origins import AsRun, as_run_of
@@ -20,7 +19,7 @@ from preflab.core.ties import ROUNDING, Precision, is_score, root_mean_square
 from preflab.judging.verdicts import VerdictFile, read_verdicts
 from preflab.stats.alignment import Key, Row, align
 from preflab.stats.judgements import combine
-from preflab.stats.study import Answer, Case, Judge, JudgeKind, Player, ScoredPair, Study
+from preflab.stats.study import JUDGE_KINDS, Answer, Case, Judge, Player, ScoredPair, Study
 
 
 def read_study(folder: Path) -> Study:
@@ -55,8 +54,8 @@ def _check_names(path: Path, models: tuple[Player, ...], judges: tuple[Judge, ..
             raise UserError(
                 f"{path}: the {kind} are called {', '.join(map(str, names))}; plain names that differ are needed"
             )
-    if len(models) < 2 or any(judge.kind not in get_args(JudgeKind) for judge in judges):
-        raise UserError(f"{path}: two models are needed, and judges of the kinds {', '.join(get_args(JudgeKind))}")
+    if len(models) < 2 or any(judge.kind not in JUDGE_KINDS for judge in judges):
+        raise UserError(f"{path}: two models are needed, and judges of the kinds {', '.join(JUDGE_KINDS)}")
 
 
 def _with_rows(folder: Path, title: str, models: tuple[Player, ...], judges: tuple[Judge, ...]) -> Study:

@@ -15,13 +15,14 @@ from preflab.core.output import alone
 from preflab.core.rundir import read_jsonl, write_json, write_jsonl, write_manifest
 from preflab.core.ties import is_score
 from preflab.data.templates import CHAT_TEMPLATES
-from preflab.judging.command import judge_pairs_with, make_judge
+from preflab.judging.command import judge_pairs_with
+from preflab.judging.kinds import make_judge
 from preflab.judging.origins import as_run_of_study
 from preflab.judging.players import Entry, read_entries
 from preflab.model.in_memory import InMemory
+from preflab.rewards.scorers import Scorer, find_scorer
 from preflab.sample.score import score_responses
 from preflab.sample.settings import ScoreSettings
-from preflab.sandbox.gold import gold_reward
 from preflab.stats.study import Judge
 from preflab.studies.compare.report import ReportResult, report_study
 from preflab.studies.compare.settings import CompareSettings
@@ -136,6 +137,7 @@ def _own_scores(
 
 def _score(settings: CompareSettings, judge: Judge, entries: Sequence[Entry], prompts: Sequence[Row]) -> None:
     """Score everybody's responses, and the preference data that the prompts come from, if they do."""
+    scorer = find_scorer(judge.source)
     responses, scores = settings.out / "responses", settings.out / "scores" / judge.name
     files = {entry.name: (responses / f"{entry.name}.jsonl", "prompt-response") for entry in entries}
     pairs = [row for row in prompts if "chosen" in row]
@@ -147,9 +149,9 @@ def _score(settings: CompareSettings, judge: Judge, entries: Sequence[Entry], pr
     keep = partial(keep_rows, seed=settings.seed, overwrite=settings.overwrite)
     for name, (data, form) in files.items():
         output = scores / f"{name}.jsonl"
-        if judge.kind == "gold":
-            rows = map(_gold_pair, pairs) if name == "preference_data" else map(_gold, read_jsonl(data))
-            keep(output, list(rows))
+        if scorer:
+            rows, columns = (pairs, _OF_PAIRS) if name == "preference_data" else (list(read_jsonl(data)), _OF_RESPONSES)
+            keep(output, _scored(scorer, rows, columns, settings.batch_size))
             continue
         if not any(row.get("response", "-").strip() for row in read_jsonl(data)):
             keep(output, [])  # of a model that says nothing at all, there is nothing to score
@@ -167,22 +169,28 @@ def _score(settings: CompareSettings, judge: Judge, entries: Sequence[Entry], pr
         score_responses(ScoreSettings(**values), tell=False)
 
 
-def _gold(row: Row) -> Row:
-    return {**row, "score": gold_reward(row["prompt"][-1]["content"], row["response"])}
+_OF_RESPONSES = {"response": "score"}
+_OF_PAIRS = {"chosen": "score_chosen", "rejected": "score_rejected"}
 
 
-def _gold_pair(row: Row) -> Row:
-    scores = {f"score_{name}": gold_reward(row["prompt"][-1]["content"], row[name]) for name in ("chosen", "rejected")}
-    return {**row, **scores}
+def _scored(scorer: Scorer, rows: Sequence[Row], columns: Mapping[str, str], batch_size: int) -> list[Row]:
+    """Rows with a function's scores of the texts in some of their columns; without those that it has none for."""
+    prompts = [messages_of(row) for row in rows]
+    found = {
+        score: scorer.scores(prompts, [row[column] for row in rows], batch_size=batch_size)
+        for column, score in columns.items()
+    }
+    scored = [{**row, **{name: values[place] for name, values in found.items()}} for place, row in enumerate(rows)]
+    return [row for row in scored if not any(isinstance(row[name], str) for name in found)]
 
 
 def _judge(settings: CompareSettings, judge: Judge, entries: Sequence[Entry], used: AsRun) -> None:
     """Let a judge compare everybody with the baseline."""
     baseline, *others = (settings.out / "responses" / f"{entry.name}.jsonl" for entry in entries)
-    maker = make_judge(judge, settings, seed=settings.seed)
+    ready = make_judge(judge, settings, seed=settings.seed)
     for path in others:
         judge_pairs_with(
-            maker,
+            ready,
             pairs_of(path, baseline),
             settings.out / "verdicts" / judge.name / f"{path.stem}.json",
             model=path.stem,

@@ -11,8 +11,8 @@ from preflab.page.cells import Cell, Table, estimate
 from preflab.page.origins import TITLE, as_run_tables, overlap_remarks
 from preflab.stats.definitions import STD_SHORT, win_rate_head
 from preflab.stats.results import Analysis, Contest, Depth, Finding, ModelFigures
-from preflab.stats.study import Judge, Study
-from preflab.stats.wording import KINDS, NOTHING, SHARES, capital, exact_percent, number, p_value, span
+from preflab.stats.study import JUDGE_KINDS, Judge, Study
+from preflab.stats.wording import NOTHING, SHARES, capital, exact_percent, number, p_value, span
 from preflab.studies.compare.figures import ReportFigure, ReportSection
 
 LONGEST_TEXT = 300  # characters of a text in a table
@@ -135,7 +135,7 @@ def _score_table(judge: Judge, analysis: Analysis) -> Table:
         score = (_mean_score(figures[contest.model], judge.name), _difference(contest)) if judge.is_scorer else ()
         rows.append((_name(contest), *score, *_win_rates(contest)))
     notes = {contest.length_controlled_note for contest in contests if contest.length_controlled_note}
-    return Table(f"{judge.name} ({KINDS[judge.kind]})", head, tuple(rows), " ".join(sorted(notes)))
+    return Table(f"{judge.name} ({JUDGE_KINDS[judge.kind].words})", head, tuple(rows), " ".join(sorted(notes)))
 
 
 def _mean_score(model: ModelFigures, scorer: str) -> Cell:
@@ -367,7 +367,7 @@ def _taking_part(study: Study) -> Table:
 
 
 def _judging(study: Study) -> Table:
-    rows = tuple((Cell(judge.name), Cell(KINDS[judge.kind]), Cell(judge.source)) for judge in study.judges)
+    rows = tuple((Cell(judge.name), Cell(JUDGE_KINDS[judge.kind].words), Cell(judge.source)) for judge in study.judges)
     return Table("Judges", ("Name", "Kind", "Source"), rows or ((Cell("none"), Cell(NOTHING), Cell(NOTHING)),))
 
 
