@@ -205,18 +205,20 @@ VOTES = [
 ]
 
 
-def test_the_example_reads_rows_from_a_users_folder(
+def test_the_example_reads_rows_from_a_users_folder_and_from_a_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("votes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in VOTES))
     Path("mine.py").write_text(EXAMPLE.read_text())
-    with pytest.raises(SystemExit) as ended:
-        main(["data", "inspect", "votes.jsonl", "--format", "mine.py:votes"])
-    assert ended.value.code == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "rows 2, of which 1 can be used columns question -> your function" in shown
-    assert "as many votes for both" in shown
+    install(tmp_path, monkeypatch, "[preflab.formats]\ntheirs = guest_votes:votes\n", guest_votes=EXAMPLE.read_text())
+    for name in ("mine.py:votes", "theirs"):
+        with pytest.raises(SystemExit) as ended:
+            main(["data", "inspect", "votes.jsonl", "--format", name])
+        assert ended.value.code == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "rows 2, of which 1 can be used columns question -> your function" in shown
+        assert "as many votes for both" in shown
 
 
 def test_an_installed_format_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,6 +257,13 @@ def test_the_bound_of_best_of_n_errs_on_a_known_side_only_while_its_gold_rises()
     assert "upper bound" not in said({"dpo": {1.0: (0.1, 1.1, 0.3)}})
 
 
+def test_a_truth_that_was_named_is_told() -> None:
+    given = hand_frontiers.frontier({"dpo": FLAT})
+    told = "The gold reward is the score by mine.py:vowels."
+    assert told not in reading(given)[-1].text
+    assert reading(replace(given, gold="mine.py:vowels"))[-1].text.endswith(told)
+
+
 def test_responses_that_the_reward_model_cannot_read_are_told() -> None:
     given = hand_frontiers.frontier({"dpo": FLAT})
     given.policies[0].measures.unread[:20] = 0.5
