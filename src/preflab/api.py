@@ -260,11 +260,11 @@ def _lending(held: InMemory | None, run: Callable[..., ResultT], settings: Setti
 
 
 def _word(given: Any, name: str) -> str:
-    """Responses as a word of the command line: a path as it is, or the file of rows in memory under a name."""
-    from preflab.data.in_memory import file_of_rows
+    """Responses as a word of the command line: a path as it is, or rows in memory under a name."""
+    from preflab.data.in_memory import source_of_rows
 
     place = _place(given)
-    return str(place) if isinstance(place, (str, Path)) else f"{name}={file_of_rows(place, name)}"
+    return str(place) if isinstance(place, (str, Path)) else f"{name}={source_of_rows(place, name)}"
 
 
 def _participants(models: Any, tokenizer: Any) -> tuple[tuple[str, ...], dict[str, InMemory]]:

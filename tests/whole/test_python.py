@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from preflab.core.durable import read_metrics
 from preflab.core.rundir import read_jsonl, write_jsonl
 from preflab.core.yaml_files import read_yaml
 from preflab.data.in_memory import sources_of
+from preflab.data.sources import open_source
 from preflab.sandbox.world import World, preference_rows
 
 Rows = list[dict[str, Any]]
@@ -278,7 +280,9 @@ def test_inspect(folder: Path, held_out: Rows) -> None:
 def test_the_same_rows_are_one_source_whatever_holds_them(rows: Rows) -> None:
     kinds = [rows, tuple(rows), iter(rows), pd.DataFrame(rows), datasets.Dataset.from_list(rows)]
     (source,) = {sources_of(given, "train_data") for given in kinds}
-    assert list(read_jsonl(Path(source[0]))) == rows
+    assert re.fullmatch(r"in-memory:20-rows-[0-9a-f]{16}\.jsonl", source[0])
+    assert [row for _, row in open_source(source[0])] == rows
+    assert next(row for _, row in open_source(f"{source[0]}[-1:]")) == rows[-1]
     assert sources_of(rows[:3], "train_data") != source
     assert sources_of(["a.jsonl", rows], "train_data") == ("a.jsonl", *source)
 
@@ -288,10 +292,25 @@ def test_empty_cells_of_a_data_frame_are_null() -> None:
         {"prompt": ["a", "b"], "score": [1.5, float("nan")], "on": pd.to_datetime(["2024-05-01", None])}
     )
     (source,) = sources_of(table, "data")
-    assert list(read_jsonl(Path(source))) == [
+    assert [row for _, row in open_source(source)] == [
         {"prompt": "a", "score": 1.5, "on": "2024-05-01T00:00:00"},
         {"prompt": "b", "score": None, "on": None},
     ]
+
+
+def test_rows_are_read_wherever_the_cache_is(rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (source,) = sources_of(rows, "train_data")
+    monkeypatch.setenv("PREFLAB_CACHE", str(tmp_path / "another"))
+    gone = refused(lambda: preflab.inspect(source))
+    assert gone.startswith(f"{source}: rows that a Python session had in memory; the cache does not have them")
+    assert sources_of(rows, "train_data") == (source,)
+    assert len(list(open_source(source))) == 20
+
+
+def test_half_a_character_is_dropped_as_it_is_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "half.jsonl").write_text('{"prompt": "\\ud800"}\n{"prompt": "whole"}\n')
+    (source,) = sources_of([{"prompt": "\ud800"}, {"prompt": "whole"}], "prompts")
+    assert [row for _, row in open_source(source)] == [row for _, row in open_source(str(tmp_path / "half.jsonl"))]
 
 
 # ---- mistakes --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Rows that a caller has in memory, as a file that every command reads.
+"""Rows that a caller has in memory, as a source that every command reads: `in-memory:20-rows-c635b0923966d47a.jsonl`.
 
-The file lies in the cache and is named by a hash of what is in it: the same rows are the same source, whatever object
-held them; a run says what it was made from, and the command line can make it again.
+They lie in a file of the cache that is named by a hash of what is in it. So the same rows are the same source, whatever
+object held them and wherever the cache is; a run says what it was made from, and the command line can make it again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 from preflab.core.records import UserError
 from preflab.core.rundir import default_cache_dir, to_json, write_text
+
+SCHEME = "in-memory:"
 
 _ROWS = '[{"prompt": "…", "chosen": "…", "rejected": "…"}, …]'
 
@@ -36,7 +38,7 @@ def sources_of(given: object, setting: str) -> tuple[str, ...]:
 def _source(given: object, setting: str) -> str:
     if isinstance(given, (str, Path)):
         return _named(str(given), setting)
-    return str(file_of_rows(given, setting))
+    return source_of_rows(given, setting)
 
 
 def _named(spec: str, setting: str) -> str:
@@ -49,19 +51,32 @@ def _named(spec: str, setting: str) -> str:
     return spec
 
 
-def file_of_rows(given: object, setting: str) -> Path:
-    """The file of these rows in the cache (`$PREFLAB_CACHE/rows`), written if it is not there. The same rows give the
-    same file, whether they come from a list, a DataFrame or a Dataset.
+def source_of_rows(given: object, setting: str) -> str:
+    """The source spec of these rows, whose file in the cache is written if it is not there. The same rows give the same
+    spec, whether they come from a list, a DataFrame or a Dataset.
     """
     lines = [_line(row, number, setting) for number, row in enumerate(_rows(given, setting), 1)]
     if not lines:
         raise UserError(f"{setting}: no rows in it")
     text = "\n".join(lines) + "\n"
-    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]
-    path = default_cache_dir() / "rows" / f"{len(lines)}-rows-{digest}.jsonl"
-    if not path.exists():
-        write_text(path, text)
-    return path
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    spec = f"{SCHEME}{len(lines)}-rows-{digest}.jsonl"
+    if not _place(spec).exists():
+        write_text(_place(spec), text)
+    return spec
+
+
+def file_of(spec: str) -> Path:
+    """The file of a source that `source_of_rows` has named. Raises UserError where the cache does not have it."""
+    if not _place(spec).is_file():
+        raise UserError(
+            f"{spec}: rows that a Python session had in memory; the cache does not have them ({_place(spec)})"
+        )
+    return _place(spec)
+
+
+def _place(spec: str) -> Path:
+    return default_cache_dir() / "rows" / spec.removeprefix(SCHEME)
 
 
 def _rows(given: object, setting: str) -> Iterator[object]:
@@ -86,13 +101,14 @@ def _line(row: object, number: int, setting: str) -> str:
     if not isinstance(row, Mapping):
         raise UserError(f"{setting}: row {number} is {type(row).__name__}; rows are dicts: {_ROWS}")
     try:
-        return to_json({str(name): _plain(value) for name, value in row.items()})
+        line = to_json({str(name): _plain(value) for name, value in row.items()})
     except TypeError:
         strange = next(name for name, value in row.items() if not _is_json(value))
         kind = type(row[strange]).__name__
         raise UserError(
             f"{setting}: row {number}: `{strange}` holds {kind}, which is neither text, number, list nor dict"
         ) from None
+    return line.encode(errors="backslashreplace").decode()  # half a character, as JSON escapes it
 
 
 def _plain(value: Any) -> Any:
