@@ -106,15 +106,22 @@ def score(data: Any, reward_model: Any, *, tokenizer: Any = None, **settings: An
     return _lending(held, score_responses, made)
 
 
-def judge(responses: Any, opponent: Any, *, judge: str, prompts: Any = None, **settings: Any) -> JudgeResult | Cost:
+def judge(
+    responses: Any, opponent: Any, *, judge: Any = None, tokenizer: Any = None, prompts: Any = None, **settings: Any
+) -> JudgeResult | Cost:
     """Let a judge compare two sets of responses to the same prompts, or one with the `"chosen"` of the `prompts`:
-    `preflab judge`.
+    `preflab judge`. The judge is named as on the command line, or is a model in memory: a reward model, which scores,
+    or a language model, which is asked.
     """
     from preflab.judging.command import judge_responses
     from preflab.judging.settings import JudgeSettings
 
     words = {"responses": _word(responses, "responses"), "opponent": _word(opponent, "opponent")}
-    return judge_responses(_settings(JudgeSettings, {**settings, **words, "judge": judge, **_data("prompts", prompts)}))
+    held, values = _with_model("judge", judge, tokenizer, settings)
+    if held:
+        values["judge"] = f"in_memory={'reward' if hasattr(held.model, 'score') else 'hf'}:{held}"
+    made = _settings(JudgeSettings, {**values, **words, **_data("prompts", prompts)})
+    return _lending(held, judge_responses, made)
 
 
 def compare(models: Any, *, prompts: Any = None, tokenizer: Any = None, **settings: Any) -> ReportResult:

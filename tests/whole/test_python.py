@@ -225,6 +225,20 @@ def test_judge(held_out: Rows, tmp_path: Path) -> None:
     assert against_chosen["verdict"].tolist() == [swapped[each] for each in of_paths.to_pandas()["verdict"]]
 
 
+def test_judge_by_a_model_in_memory(folder: Path, rewarding: Any, held_out: Rows, tmp_path: Path) -> None:
+    ours, theirs = (
+        [{"prompt": row["prompt"], "response": row[side]} for row in held_out] for side in ("chosen", "rejected")
+    )
+    scorer, asked = load(rewarding.model, AutoModelForSequenceClassification), load(folder / "tiny")
+    common = {"verdict_from": "first_token", "max_length": 512, "orders": "random"}
+    for name, word, held in (("rm", f"reward:{rewarding.model}", scorer), ("lm", f"hf:{folder / 'tiny'}", asked)):
+        of_paths = preflab.judge(ours, theirs, judge=word, output=tmp_path / f"{name}-path.json", **common)
+        given = {"judge": held["model"], "tokenizer": held["tokenizer"], **common}
+        of_objects = preflab.judge(ours, theirs, output=tmp_path / f"{name}.json", **given)
+        assert of_objects.verdicts.judgements == of_paths.verdicts.judgements
+        assert of_objects.verdicts.metadata["judge"].endswith(f":in memory: {type(held['model']).__name__}")
+
+
 def test_compare(folder: Path, trained: Any, held_out: Rows, tmp_path: Path) -> None:
     answers = [{"prompt": row["prompt"], "response": row["chosen"]} for row in held_out]
     write_jsonl(tmp_path / "answers.jsonl", answers)

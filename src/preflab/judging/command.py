@@ -44,6 +44,8 @@ from preflab.stats.wording import p_value
 if TYPE_CHECKING:
     import pandas as pd
 
+    from preflab.model.in_memory import InMemory
+
 
 @dataclass(frozen=True, repr=False)
 class JudgeResult(Result):
@@ -86,17 +88,28 @@ class JudgeResult(Result):
         return "\n".join([*lines, f"verdicts: {self.verdicts.path}"])
 
 
-def judge_responses(settings: JudgeSettings) -> JudgeResult | Cost:
-    """Let a judge compare a file of responses with another, or with preferred ones; or say what that would take."""
+def judge_responses(settings: JudgeSettings, held: InMemory | None = None) -> JudgeResult | Cost:
+    """Let a judge compare a file of responses with another, or with preferred ones; or say what that would take. `held`
+    is the judge's model, where its name stands for one in memory.
+    """
     judge = parse_judge(settings.judge)
     model, opponent, pairs = _read_pairs(settings)
     output = settings.output or Path("runs/verdicts") / f"{model}-vs-{opponent}.{judge.name}.json"
     if settings.dry_run:
-        return _cost(judge, pairs, settings, output)
-    ready = make_judge(judge, settings, seed=settings.seed)
+        return _cost(judge, pairs, settings, output, held)
+    ready = _ready(judge, settings, held)
     names: dict[str, Any] = {"model": model, "opponent": opponent}
     facts = {"trained_on": _trained_on(judge, settings, model, opponent, pairs)}
     return JudgeResult(judge_pairs_with(ready, pairs, output, **names, overwrite=settings.overwrite, facts=facts))
+
+
+def _ready(judge: Judge, settings: JudgeSettings, held: InMemory | None) -> ReadyJudge:
+    if held is None:
+        return make_judge(judge, settings, seed=settings.seed)
+    from preflab.judging.local import make_local  # which loads torch
+    from preflab.judging.scorer import make_scorer
+
+    return (make_scorer if judge.is_scorer else make_local)(judge, settings, settings.seed, held)
 
 
 def _trained_on(
@@ -234,11 +247,11 @@ def _chosen_for(rows: Sequence[AnswerRow], chosen: Sequence[AnswerRow]) -> list[
     return [min(by_prompt[row.prompt], key=lambda other: other.row != row.row) for row in rows]
 
 
-def _cost(judge: Judge, pairs: Sequence[Pair], settings: JudgeSettings, output: Path) -> Cost:
+def _cost(judge: Judge, pairs: Sequence[Pair], settings: JudgeSettings, output: Path, held: InMemory | None) -> Cost:
     """What judging would take; nothing is asked, and nothing is written."""
     if not kind_of(judge).is_asked:
         return Cost(len(pairs), 0, 0, len(pairs), 0, 0, "this judge reads no tokens that are paid for")
-    ready = make_judge(judge, settings, seed=settings.seed)
+    ready = _ready(judge, settings, held)
     assert isinstance(ready, AskedJudge), "a judge that is asked"
     earlier = read_verdicts(output).judgements if output.exists() and not settings.overwrite else ()
     work = ready.plan(pairs, [*earlier, *read_journal(unfinished(output)).judgements])

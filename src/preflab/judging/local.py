@@ -19,6 +19,7 @@ from preflab.judging.players import short_name
 from preflab.judging.protocol import Kind
 from preflab.judging.questions import read_question
 from preflab.judging.settings import AskingSettings, JudgingSettings, narrowed
+from preflab.model.in_memory import InMemory
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
 from preflab.model.responses import Model, ResponseLogps, collator, position_limit
@@ -145,13 +146,17 @@ def read_local(source: str, name: str | None) -> Judge:
     return Judge(name or short_name(source), "hf", model_of(source))
 
 
-def make_local(judge: Judge, settings: JudgingSettings, seed: int) -> AskedJudge:
-    """A language model, loaded."""
+def make_local(judge: Judge, settings: JudgingSettings, seed: int, held: InMemory | None = None) -> AskedJudge:
+    """A language model, loaded, or the one that is `held` in memory."""
     read_question(settings.question)  # before a model is loaded
     trust = settings.trust_remote_code
     accelerator = make_accelerator()
     template = template_of(
-        judge.source, settings.judge_chat_template, settings.judge_chat_template_kwargs, trust_remote_code=trust
+        judge.source,
+        settings.judge_chat_template,
+        settings.judge_chat_template_kwargs,
+        trust_remote_code=trust,
+        held=held,
     )
     if settings.verdict_from == "first_token" and template.rendering.opens_thought:
         raise UserError(
@@ -160,7 +165,8 @@ def make_local(judge: Judge, settings: JudgingSettings, seed: int) -> AskedJudge
             "verdict_from text"
         )
     dtype = pick_dtype(settings.dtype, accelerator.device, frozen=True)
-    model = load_model(judge.source, "policy", dtype=dtype, trust_remote_code=trust).to(accelerator.device).eval()
+    found = held.model if held else load_model(judge.source, "policy", dtype=dtype, trust_remote_code=trust)
+    model = found.to(accelerator.device).eval()
     temperature = settings.judge_temperature or 0.0
     identity = {
         "model": judge.source,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preflab.core.config import Settings
 from preflab.core.records import Comparison, Judgement, Pair
@@ -16,6 +16,9 @@ from preflab.rewards.scorers import Scorer, find_scorer
 from preflab.stats.judgements import leaning
 from preflab.stats.study import Judge, better
 from preflab.training.as_run import model_of
+
+if TYPE_CHECKING:  # what loads torch
+    from preflab.model.in_memory import InMemory
 
 NOT_SCORED = "(not scored: the two responses are the same)"
 
@@ -78,10 +81,10 @@ def read_scorer(source: str, name: str | None) -> Judge:
     return Judge(name or own_name(source), "gold" if source == "gold" else "scorer", source)
 
 
-def make_scorer(judge: Judge, settings: JudgingSettings, seed: int) -> ScoringJudge:
-    """A scorer as a judge; of a reward model, loaded."""
-    scorer = find_scorer(judge.source)
-    return _reward_model(judge, settings, seed) if scorer is None else _function(judge, scorer, settings, seed)
+def make_scorer(judge: Judge, settings: JudgingSettings, seed: int, held: InMemory | None = None) -> ScoringJudge:
+    """A scorer as a judge; of a reward model, loaded, or the one that is `held` in memory."""
+    scorer = None if held else find_scorer(judge.source)
+    return _reward_model(judge, settings, seed, held) if scorer is None else _function(judge, scorer, settings, seed)
 
 
 def _function(judge: Judge, scorer: Scorer, settings: JudgingSettings, seed: int) -> ScoringJudge:
@@ -94,7 +97,7 @@ def _function(judge: Judge, scorer: Scorer, settings: JudgingSettings, seed: int
     return ScoringJudge(judge, Settings(), seed, own, scores)
 
 
-def _reward_model(judge: Judge, settings: JudgingSettings, seed: int) -> ScoringJudge:
+def _reward_model(judge: Judge, settings: JudgingSettings, seed: int, held: InMemory | None) -> ScoringJudge:
     """It scores as `preflab score` does."""
     from preflab.sample.reward_model import load_reward_model  # which loads torch
 
@@ -107,6 +110,7 @@ def _reward_model(judge: Judge, settings: JudgingSettings, seed: int) -> Scoring
         max_length=settings.max_length,
         max_prompt_length=settings.max_prompt_length,
         batch_size=settings.batch_size,
+        held=held,
     )
     chosen = narrowed(settings, ScoringSettings)
     return ScoringJudge(replace(judge, precision=model.precision), chosen, seed, model.parameters, model.scores)

@@ -22,6 +22,7 @@ from preflab.data.cache import TokenizedDataset, tokenized
 from preflab.data.fields import excerpt
 from preflab.data.splits import check_rows, template_of
 from preflab.data.tokenize import ChatTemplate
+from preflab.model.in_memory import InMemory
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
 from preflab.model.responses import Model, ResponseRewards, check_positions, collator
@@ -96,13 +97,16 @@ def load_reward_model(
     max_length: int,
     max_prompt_length: int,
     batch_size: int,
+    held: InMemory | None = None,
 ) -> RewardModel:
-    """A reward model by its folder or hub id; the other arguments as the settings of scoring have them."""
+    """A reward model by its folder or hub id, or the one that is `held` in memory; the other arguments as the settings
+    of scoring have them.
+    """
     accelerator = make_accelerator()
     trust = trust_remote_code
-    template = template_of(name, chat_template, chat_template_kwargs, task="reward", trust_remote_code=trust)
-    weights = pick_dtype(dtype, accelerator.device, frozen=True)
-    model = load_model(name, "reward", dtype=weights, trust_remote_code=trust)
+    template = template_of(name, chat_template, chat_template_kwargs, task="reward", trust_remote_code=trust, held=held)
+    weights = held.dtype if held else pick_dtype(dtype, accelerator.device, frozen=True)
+    model = held.model if held else load_model(name, "reward", dtype=weights, trust_remote_code=trust)
     lengths = {"max_length": max_length, "max_prompt_length": max_prompt_length}
     return RewardModel(name, model, template, accelerator, precision_of(weights), **lengths, batch_size=batch_size)
 
