@@ -55,8 +55,9 @@ def train(
         objective: `sft`, `reward`, or an objective on preferences by its name (`dpo`, `simpo`, `kto`, …).
         model: the model to start from; for `reward`, in memory, one of transformers' …ForSequenceClassification.
         tokenizer: of a model in memory.
-        train_data, eval_data: what is trained on, and what is held out.
-        settings: as on the command line: `beta`, `learning_rate`, `output_dir`, …
+        train_data: what is trained on.
+        eval_data: what is held out.
+        **settings: as on the command line: `beta`, `learning_rate`, `output_dir`, …
 
     Raises UserError for settings, data or a model that cannot be used.
     """
@@ -131,7 +132,7 @@ def compare(models: Any, *, prompts: Any = None, tokenizer: Any = None, **settin
         models: the baseline, then those that should be better: a list, or a dict by name, of models and responses.
         tokenizer: of the models in memory.
         prompts: what they answer; by default the prompts of the first responses.
-        settings: as on the command line: `judge`, `reward_model`, `out`, …
+        **settings: as on the command line: `judge`, `reward_model`, `out`, …
     """
     from preflab.model.in_memory import as_it_was
     from preflab.studies.compare.command import compare_models
