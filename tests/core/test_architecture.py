@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("sample",),
     ("judging",),
     ("studies",),
+    ("commands",),
     ("experiment",),
     ("cli", "api"),
     ("__main__",),
@@ -42,7 +43,7 @@ NEVER_IN_MODULE = {"preflab.training.loop": {"objectives"}}
 # What may be imported from outside the house, where that is restricted.
 STANDARD = set(sys.stdlib_module_names)
 ONLY_FROM_OUTSIDE = {"objectives": {"torch", *STANDARD}, "core.records": STANDARD, "core.ties": STANDARD}
-WITHOUT_MODELS = re.compile(r"preflab\.(core|stats|page|cli)\b|preflab\.studies\.\w+\.(?!command|policies)")
+WITHOUT_MODELS = re.compile(r"preflab\.(core|stats|page|commands|cli)\b|preflab\.studies\.\w+\.(?!command|policies)")
 HEAVY = {"torch", "transformers"}
 
 

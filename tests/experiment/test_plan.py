@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_stages import CHAIN, KINDS, write
+from fake_stages import CHAIN, write
 
 from preflab.core.records import UserError
 from preflab.experiment.plan import Plan, read_plan
@@ -14,10 +14,11 @@ from preflab.experiment.plan import Plan, read_plan
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("preflab.commands.COMMANDS", KINDS)
 
 
 def plan(text: str, *assignments: str) -> Plan:
-    return read_plan(write(text), assignments, KINDS)
+    return read_plan(write(text), assignments)
 
 
 def one(text: str, *assignments: str, name: str = "a") -> dict[str, object]:

@@ -82,15 +82,13 @@ def test_an_addition_that_was_stopped_is_not_done_when_it_is_taken_back() -> Non
 
 
 def test_a_function_of_the_users_own_is_an_input_wherever_it_is_named() -> None:
-    from preflab.experiment.stages import STAGES
-
     for name in ("one.py", "two.py", "my=way.py"):
         Path(name).touch()
     Path("sft").mkdir()  # a folder that is called as a term of the loss is
     settings = "model: m, train_data: owner/rows:train, format: 'my=way.py:f'"
     mix = "mix: ['psipo?psi=one.py&weight=0.2', 'sft?weight=1']"
     write(f"stages: {{a: {{run: train dpo, {settings}, {mix}}}, b: {{run: train psipo, {settings}, psi: two.py}}}}")
-    inputs = inputs_of(read_plan(Path("experiment.yaml"), (), STAGES), STAGES, {})
+    inputs = inputs_of(read_plan(Path("experiment.yaml"), ()), {})
     assert set(inputs["a"]["files"]) == {"my=way.py", "one.py"}
     assert set(inputs["b"]["files"]) == {"my=way.py", "two.py"}
 
@@ -207,9 +205,9 @@ def test_a_damaged_list_of_stages_is_written_anew(text: str) -> None:
     ("command", "proof"), [("compare", "study.json"), ("grid", "grid.json"), ("frontier", "frontier.json")]
 )
 def test_every_study_says_by_which_file_it_is_known(command: str, proof: str) -> None:
-    from preflab.experiment.stages import STAGES
+    from preflab.commands import stage_commands
 
-    assert STAGES[command].proof == proof
+    assert stage_commands()[command].proof == proof
 
 
 # ---- moved ---------------------------------------------------------------------------------------------------------
@@ -299,8 +297,8 @@ def test_what_has_nothing_to_do_loads_no_models_library() -> None:
     start()
     Path("again.py").write_text(
         "import sys, fake_stages\n"
-        "from preflab.experiment import run\n"
-        "run.STAGES = fake_stages.KINDS\n"
+        "from preflab import commands\n"
+        "commands.COMMANDS = fake_stages.KINDS\n"
         "assert fake_stages.start().ran == ()\n"
         "assert not {'torch', 'transformers', 'numpy', 'matplotlib'} & sys.modules.keys(), sorted(sys.modules)\n"
     )

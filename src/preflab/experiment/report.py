@@ -16,7 +16,6 @@ from preflab.experiment.plan import read_plan
 from preflab.experiment.rows import HEAD as EXPERIMENT
 from preflab.experiment.rows import read_experiment, read_results
 from preflab.experiment.settings import ReportSettings
-from preflab.experiment.stages import STAGES
 from preflab.studies.compare.report import ReportResult, report_study
 from preflab.studies.frontier.report import FrontierResult, report_frontier
 from preflab.studies.frontier.rows import HEAD as FRONTIER
@@ -58,11 +57,11 @@ def _changed(folder: Path) -> dict[str, dict[str, Any]]:
     """By stage, the settings that differ from their defaults, from the experiment's file as it was run."""
     path = folder / "experiment.yaml"
     try:
-        plan = read_plan(path, (), STAGES) if path.exists() else None
+        plan = read_plan(path, ()) if path.exists() else None
     except UserError:  # of another version, or edited: the page can do without
         plan = None
     stages = plan.stages if plan else ()
-    return {stage.name: differing(stage.settings, but=(STAGES[stage.command].place,)) for stage in stages}
+    return {stage.name: differing(stage.settings, but=(stage.kind.place,)) for stage in stages}
 
 
 def build_report(settings: ReportSettings) -> ReportResult | GridResult | FrontierResult | Path:

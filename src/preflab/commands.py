@@ -1,0 +1,175 @@
+"""THE table of commands, for the command line and for experiments: what each takes, does and, as a stage, makes.
+
+Everything is named as "module:name" and imported when it is used, so the table can be read without loading a model's
+library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from preflab.core.command import Command, StageCommand
+
+COMMANDS: Mapping[str, Command] = {
+    "quickstart": Command(
+        settings="preflab.experiment.settings:QuickstartSettings",
+        run="preflab.experiment.quickstart:run_quickstart",
+        help="Run the whole chain on the embedded sandbox: SFT, reward model, DPO, gold rewards.",
+    ),
+    "run": Command(
+        settings="preflab.experiment.settings:RunSettings",
+        run="preflab.experiment.run:run_experiment",
+        help="Run an experiment from one file: every stage as far as it is not done, and one report.",
+    ),
+    "data inspect": Command(
+        settings="preflab.data.settings:InspectSettings",
+        run="preflab.data.command:inspect_data",
+        help="Show what preference data holds, what would be dropped and why, and rows token by token.",
+    ),
+    "data formats": Command(
+        settings="preflab.data.settings:FormatsSettings",
+        run="preflab.data.known_formats:list_formats",
+        help="List the formats of preference data that are known by name.",
+    ),
+    "train sft": StageCommand(
+        settings="preflab.training.settings:SFTSettings",
+        run="preflab.training.sft:train_sft",
+        help="Train a model to write the responses of the data (supervised fine-tuning).",
+        config=True,
+        product="preflab.training.settings:product_of",
+        harmless="preflab.training.settings:NOT_IN_RESULT",
+        amount="preflab.training.amount:training_amount",
+    ),
+    "train reward": StageCommand(
+        settings="preflab.training.settings:RewardSettings",
+        run="preflab.training.reward:train_reward",
+        help="Train a reward model: one score for a response, higher for a preferred one.",
+        config=True,
+        product="preflab.training.settings:product_of",
+        harmless="preflab.training.settings:NOT_IN_RESULT",
+        amount="preflab.training.amount:training_amount",
+    ),
+    **{
+        f"train {name}": StageCommand(
+            settings=f"preflab.training.preference_settings:{settings}",
+            run="preflab.training.preferences:train_preferences",
+            help=about,
+            config=True,
+            product="preflab.training.settings:product_of",
+            harmless="preflab.training.settings:NOT_IN_RESULT",
+            amount="preflab.training.amount:training_amount",
+        )
+        for name, settings, about in (
+            ("dpo", "DPOSettings", "Train a model towards what people preferred (direct preference optimisation)."),
+            ("robust_dpo", "RobustDPOSettings", "DPO that a share of flipped labels does not bias."),
+            ("ipo", "IPOSettings", "Identity preference optimisation: a squared loss towards a fixed margin."),
+            ("hinge", "HingeSettings", "SLiC: a hinge loss on DPO's margin."),
+            ("ln_dpo", "LNDPOSettings", "Length-normalised DPO: means over tokens instead of sums."),
+            ("r_dpo", "RDPOSettings", "Length-regularised DPO: what a label owes to length is not learnt."),
+            ("apo_zero", "APOZeroSettings", "Anchored preference optimisation: chosen up, rejected down."),
+            ("apo_down", "APODownSettings", "Anchored preference optimisation: both down, rejected further."),
+            ("exo", "EXOSettings", "Efficient exact optimisation: a reverse KL between preferences."),
+            ("nca", "NCASettings", "Noise contrastive alignment: the chosen response bounded by itself."),
+            ("sppo", "SPPOSettings", "Self-play preference optimisation, one iteration with hard labels."),
+            ("psipo", "PsiPOSettings", "ΨPO with a Ψ of your own."),
+            ("kto", "KTOSettings", "Kahneman-Tversky optimisation, on single responses with labels, or on pairs."),
+            ("simpo", "SimPOSettings", "Simple preference optimisation: no reference, a margin per token."),
+            ("cpo", "CPOSettings", "Contrastive preference optimisation: no reference, with an SFT term."),
+            ("orpo", "ORPOSettings", "Odds ratio preference optimisation: SFT and preference in one, no reference."),
+        )
+    },
+    "objectives": Command(
+        settings="preflab.training.settings:ObjectivesSettings",
+        run="preflab.training.objectives:list_objectives",
+        help="List the objectives: formula, what each needs, defaults, and where they come from.",
+    ),
+    "generate": StageCommand(
+        settings="preflab.sample.settings:GenerateSettings",
+        run="preflab.sample.generate:generate_responses",
+        help="Let a model respond to prompts.",
+        config=True,
+        place="output",
+        file="responses.jsonl",
+        product="responses.jsonl",
+        harmless="preflab.core.output:NOT_IN_RESULT",
+    ),
+    "score": StageCommand(
+        settings="preflab.sample.settings:ScoreSettings",
+        run="preflab.sample.score:score_responses",
+        help="Score preference data, or responses, with a reward model.",
+        place="output",
+        file="scores.jsonl",
+        product="scores.jsonl",
+        harmless="preflab.core.output:NOT_IN_RESULT",
+    ),
+    "judge": StageCommand(
+        settings="preflab.judging.settings:JudgeSettings",
+        run="preflab.judging.command:judge_responses",
+        help="Let a judge (a language model, a reward model, a person) compare two files of responses.",
+        place="output",
+        file="verdicts.json",
+        product="verdicts.json",
+        harmless="preflab.core.output:NOT_IN_RESULT",
+    ),
+    "winrate": Command(
+        settings="preflab.judging.settings:WinrateSettings",
+        run="preflab.judging.winrate:compute_winrate",
+        help="Compute win rates from the rows of verdict files, and refuse a file that contradicts its own rows.",
+    ),
+    "compare": StageCommand(
+        settings="preflab.studies.compare.settings:CompareSettings",
+        run="preflab.studies.compare.command:compare_models",
+        help="Compare models, or files of responses: generate, score, judge, analyse, report.",
+        config=True,
+        place="out",
+        proof="study.json",
+        harmless="preflab.core.output:NOT_IN_RESULT",
+        extends=frozenset({"models", "reward_model", "judge", "title"}),
+    ),
+    "grid": StageCommand(
+        settings="preflab.studies.grid.settings:GridSettings",
+        run="preflab.studies.grid.command:run_grid",
+        help="Judge models, or training checkpoints, at several temperatures.",
+        config=True,
+        place="out",
+        proof="grid.json",
+        harmless="preflab.core.output:NOT_IN_RESULT",
+        extends=frozenset({"models", "judge", "temperatures"}),
+    ),
+    "frontier": StageCommand(
+        settings="preflab.studies.frontier.settings:FrontierSettings",
+        run="preflab.studies.frontier.command:measure_frontier",
+        help="Measure policies against their KL from the reference: gold reward, a reward model's score, best-of-n.",
+        config=True,
+        place="out",
+        proof="frontier.json",
+        harmless="preflab.core.output:NOT_IN_RESULT",
+        extends=frozenset({"models"}),
+    ),
+    "report": Command(
+        settings="preflab.experiment.settings:ReportSettings",
+        run="preflab.experiment.report:build_report",
+        help="Make tables, figures and the report of a comparison, grid, frontier or experiment again, from its rows.",
+    ),
+    "merge": StageCommand(
+        settings="preflab.training.settings:MergeSettings",
+        run="preflab.training.merge:merge_adapter",
+        help="Merge an adapter into its model, and check that both answer alike.",
+    ),
+    "sandbox": StageCommand(
+        settings="preflab.sandbox.settings:SandboxSettings",
+        run="preflab.sandbox.command:write_sandbox",
+        help="Write the embedded sandbox to a folder: preference files and its untrained tiny model.",
+        product="model",
+    ),
+}
+
+GROUPS: Mapping[str, str] = {
+    "data": "Look at preference data.",
+    "train": "Train a model: sft, reward, or by an objective on preferences (see `preflab objectives`).",
+}
+
+
+def stage_commands() -> dict[str, StageCommand]:
+    """The commands that can be stages of an experiment."""
+    return {name: command for name, command in COMMANDS.items() if isinstance(command, StageCommand)}
