@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 import preflab
-from preflab.commands import COMMANDS, GROUPS
+from preflab.commands import COMMANDS, GROUPS, other_command
 from preflab.core.command import Command
 from preflab.core.config import Settings
 from preflab.core.failures import explain_failure
@@ -26,7 +26,7 @@ _LONGEST_LINE = 4000
 
 def app(commands: Mapping[str, Command]) -> click.Group:
     """The command line as a click group; "train dpo" is `dpo` in a group `train`."""
-    root = Menu("preflab", help=preflab.__doc__, context_settings=CONTEXT)
+    root = Menu("preflab", others=_other_command, help=preflab.__doc__, context_settings=CONTEXT)
     click.version_option(preflab.__version__, prog_name="preflab")(root)
     for words, command in commands.items():
         *groups, name = words.split()
@@ -35,9 +35,18 @@ def app(commands: Mapping[str, Command]) -> click.Group:
             child = parent.commands.setdefault(group, Menu(group, help=GROUPS.get(group)))
             assert isinstance(child, click.Group), f"{group} is a command and a group at once"
             parent = child
-        run = partial(_run, command)
-        parent.add_command(SettingsCommand(name, command.help, command.settings_class, run, config=command.config))
+        parent.add_command(_as_click(name, command))
     return root
+
+
+def _as_click(name: str, command: Command) -> SettingsCommand:
+    run = partial(_run, command)
+    return SettingsCommand(name, command.help, command.settings_class, run, config=command.config)
+
+
+def _other_command(name: str) -> SettingsCommand | None:
+    command = other_command(name)
+    return _as_click(name, command) if command else None
 
 
 def _run(command: Command, settings: Settings) -> None:

@@ -6,9 +6,10 @@ library.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from preflab.core.command import Command, StageCommand
+from preflab.studies import STUDIES, other_study
 
 COMMANDS: Mapping[str, Command] = {
     "quickstart": Command(
@@ -116,40 +117,11 @@ COMMANDS: Mapping[str, Command] = {
         run="preflab.judging.winrate:compute_winrate",
         help="Compute win rates from the rows of verdict files, and refuse a file that contradicts its own rows.",
     ),
-    "compare": StageCommand(
-        settings="preflab.studies.compare.settings:CompareSettings",
-        run="preflab.studies.compare.command:compare_models",
-        help="Compare models, or files of responses: generate, score, judge, analyse, report.",
-        config=True,
-        place="out",
-        proof="study.json",
-        harmless="preflab.core.output:NOT_IN_RESULT",
-        extends=frozenset({"models", "reward_model", "judge", "title"}),
-    ),
-    "grid": StageCommand(
-        settings="preflab.studies.grid.settings:GridSettings",
-        run="preflab.studies.grid.command:run_grid",
-        help="Judge models, or training checkpoints, at several temperatures.",
-        config=True,
-        place="out",
-        proof="grid.json",
-        harmless="preflab.core.output:NOT_IN_RESULT",
-        extends=frozenset({"models", "judge", "temperatures"}),
-    ),
-    "frontier": StageCommand(
-        settings="preflab.studies.frontier.settings:FrontierSettings",
-        run="preflab.studies.frontier.command:measure_frontier",
-        help="Measure policies against their KL from the reference: gold reward, a reward model's score, best-of-n.",
-        config=True,
-        place="out",
-        proof="frontier.json",
-        harmless="preflab.core.output:NOT_IN_RESULT",
-        extends=frozenset({"models"}),
-    ),
+    **STUDIES,
     "report": Command(
         settings="preflab.experiment.settings:ReportSettings",
         run="preflab.experiment.report:build_report",
-        help="Make tables, figures and the report of a comparison, grid, frontier or experiment again, from its rows.",
+        help="Make tables, figures and the report of a study or an experiment again, from its rows.",
     ),
     "merge": StageCommand(
         settings="preflab.training.settings:MergeSettings",
@@ -170,6 +142,12 @@ GROUPS: Mapping[str, str] = {
 }
 
 
-def stage_commands() -> dict[str, StageCommand]:
-    """The commands that can be stages of an experiment."""
-    return {name: command for name, command in COMMANDS.items() if isinstance(command, StageCommand)}
+def stage_commands(asked: Iterable[str] = ()) -> dict[str, StageCommand]:
+    """The commands that can be stages of an experiment; of those asked for, also what is not ours."""
+    ours = {name: command for name, command in COMMANDS.items() if isinstance(command, StageCommand)}
+    return ours | {name: found for name in asked if name not in ours and (found := other_command(name))}
+
+
+def other_command(words: str) -> StageCommand | None:
+    """A command that is not in the table: a user's study, `file.py:name`, or an installed package's."""
+    return other_study(words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fake_stages import CHAIN, write
+from fake_stages import CHAIN, KINDS, write
 
 from preflab.core.records import UserError
 from preflab.experiment.plan import Plan, read_plan

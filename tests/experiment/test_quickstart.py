@@ -13,7 +13,7 @@ from no_pictures import draw_nothing
 from preflab.core.rundir import read_json, read_jsonl
 from preflab.experiment import quickstart
 from preflab.experiment.settings import QuickstartSettings
-from preflab.studies.rows import read_study
+from preflab.studies.compare.rows import read_study
 
 
 @pytest.fixture(scope="module")

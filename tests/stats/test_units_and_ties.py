@@ -29,8 +29,8 @@ from preflab.stats.judgements import leaning
 from preflab.stats.results import Contest
 from preflab.stats.study import Judge
 from preflab.studies.compare.analyse import analyse
+from preflab.studies.compare.rows import read_study
 from preflab.studies.compare.tables import evaluation_rows
-from preflab.studies.rows import read_study
 
 PROMPTS, SAMPLES = 24, 3
 

@@ -16,11 +16,11 @@ from preflab.judging.kinds import make_judge
 from preflab.judging.settings import JudgingSettings, WinrateSettings
 from preflab.judging.verdicts import read_verdicts
 from preflab.judging.winrate import compute_winrate
-from preflab.page.winrates import grid_row
-from preflab.stats.results import Estimate, GridCell
+from preflab.stats.results import Estimate
 from preflab.stats.study import Judge
 from preflab.studies.grid.findings import grid_findings
-from preflab.studies.grid.report import GridResult
+from preflab.studies.grid.report import GridResult, grid_row
+from preflab.studies.grid.rows import GridCell
 
 RATE = Estimate(0.8, 0.7, 0.9, 60)
 CELL = GridCell("dpo", 200, 1.0, "gold", "chosen", 48, 0, 12, 0, RATE)

@@ -18,7 +18,7 @@ from tiny_studies import CHAT, MODELS, REWARD, tiny_study
 
 from preflab.page import marks
 from preflab.page.style import GREY, INK, Panel, compose, looks, panels_as_svg, shown
-from preflab.stats.results import Analysis, Estimate, GridCell
+from preflab.stats.results import Analysis, Estimate
 from preflab.stats.study import Study
 from preflab.studies.compare import figures
 from preflab.studies.compare.analyse import analyse
@@ -35,6 +35,7 @@ from preflab.studies.compare.figures import draw_figures
 from preflab.studies.compare.length_figures import length_panels, lengths
 from preflab.studies.compare.score_figures import score_panels
 from preflab.studies.grid.figures import draw_grid, winrate_vs_step, winrate_vs_temperature
+from preflab.studies.grid.rows import GridCell
 
 
 @pytest.fixture(scope="module")

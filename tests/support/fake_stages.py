@@ -97,7 +97,7 @@ KINDS = {
         place="out",
         file="things.json",
         product="things.json",
-        proof="things.json",
+        head="things.json",
         extends=frozenset({"title", "things"}),
     ),
 }

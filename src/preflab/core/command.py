@@ -54,7 +54,7 @@ class StageCommand(Command):
         file: of a command that writes one file, its name in the stage's folder.
         product: what `${stage}` stands for, relative to the folder: a name, or "module:name" of a function from the
             settings to it; empty for the folder itself.
-        proof: of a command whose product is the folder of a study, the file in it that says what the study is.
+        head: of a command whose product is the folder of a study, the file in it that says what the study is.
         harmless: settings that change nothing of what the stage leaves, as "module:name" of their names.
         extends: settings that, when they change, let the stage go on, and not begin anew.
         amount: the function that counts what it would take; empty where nobody knows.
@@ -63,7 +63,7 @@ class StageCommand(Command):
     place: str = "output_dir"
     file: str = ""
     product: str = ""
-    proof: str = ""
+    head: str = ""
     harmless: str | frozenset[str] = frozenset()
     extends: frozenset[str] = frozenset()
     amount: str = ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from preflab.core.config import Settings, element_types, resolved
+from preflab.core.plugins import names_file
 from preflab.core.rundir import differences, digest_file, fingerprint
 from preflab.experiment.plan import Plan, PlannedStage
 
@@ -66,7 +67,7 @@ def inputs_of(plan: Plan, known: KnownFiles) -> dict[str, dict[str, Any]]:
 
 def made_by(stage: PlannedStage, known: KnownFiles) -> str | None:
     """The digest of what a stage has made, None where it is not there: two that were made alike have the same."""
-    path = stage.folder / (stage.kind.proof or stage.kind.product_of(stage.settings))
+    path = stage.folder / (stage.kind.head or stage.kind.product_of(stage.settings))
     return _digest(path, known) if path.exists() else None
 
 
@@ -166,11 +167,18 @@ def _wherever_it_lies(settings: dict[str, Any], stage: PlannedStage, home: Path)
 
 def _local_paths(stage: PlannedStage, output_dir: Path) -> list[Path]:
     """The files and folders outside the experiment's that the settings name, each once."""
-    found = {path.expanduser(): None for text in _texts(stage.settings) for path in _paths_in(text)}
+    found = {
+        path.expanduser(): None for text in (*_own_code(stage), *_texts(stage.settings)) for path in _paths_in(text)
+    }
     home = output_dir.absolute()
     return [
         path for path in found if not path.absolute().is_relative_to(home) and not home.is_relative_to(path.absolute())
     ]
+
+
+def _own_code(stage: PlannedStage) -> Iterator[str]:
+    """Of a command that is a user's own, its file."""
+    yield from filter(names_file, stage.command.split())
 
 
 def _texts(settings: Settings) -> Iterator[str]:

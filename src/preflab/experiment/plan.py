@@ -69,7 +69,7 @@ def read_plan(path: Path, assignments: Sequence[str]) -> Plan:
     that wait for one another.
     """
     experiment = read_experiment_file(path, assignments)
-    kinds = stage_commands()
+    kinds = stage_commands(stage.run for stage in experiment.stages.values() if stage.run)
     problems: list[str] = []
     values = resolve_values(experiment.values, problems)
     _refuse(experiment, problems)

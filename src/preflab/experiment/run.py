@@ -101,7 +101,7 @@ def _run(plan: Plan, settings: RunSettings) -> RunResult:
 
 
 def _is_study(stage: PlannedStage) -> bool:
-    return bool(stage.kind.proof)
+    return bool(stage.kind.head)
 
 
 def _is_harmed(stage: PlannedStage, found: Standing) -> bool:

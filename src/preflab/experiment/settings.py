@@ -52,6 +52,6 @@ class QuickstartSettings(Settings):
 
 
 class ReportSettings(Settings):
-    """Make tables, figures and the report of a comparison, a grid, a frontier or an experiment again, from its rows."""
+    """Make tables, figures and the report of a study or an experiment again, from its rows."""
 
-    folder: Annotated[Path, Positional()] = Field(description="Folder of a comparison, grid, frontier or experiment.")
+    folder: Annotated[Path, Positional()] = Field(description="Folder of a study, or of an experiment.")

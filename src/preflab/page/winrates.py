@@ -11,8 +11,7 @@ import pandas as pd
 
 from preflab.core.rundir import write_text
 from preflab.page.cases import markdown_cell
-from preflab.stats.definitions import SHORT
-from preflab.stats.results import Estimate, GridCell
+from preflab.stats.results import Estimate
 from preflab.stats.wording import NOTHING, exact_percent, p_value
 
 Row = Mapping[str, Any]
@@ -24,25 +23,6 @@ def write_winrates(rows: Sequence[Row], folder: Path) -> None:
     write_text(folder / "winrates.md", as_markdown(rows))
     write_text(folder / "winrates.csv", as_csv(rows))
     write_text(folder / "winrates.tex", as_latex(rows))
-
-
-def grid_row(cell: GridCell) -> Row:
-    """A cell of a grid as a line."""
-    return {
-        "judge": cell.judge,
-        "model": cell.model,
-        "step": cell.step,
-        "temperature": cell.temperature,
-        "opponent": cell.opponent,
-        "wins": cell.wins,
-        "ties": cell.ties,
-        "losses": cell.losses,
-        "errors": cell.errors,
-        "win_rate": cell.win_rate,
-        "definition": SHORT[cell.definition],
-        "empty_responses": cell.empty,
-        "prompts_trained_on": cell.trained_on.prompts if cell.trained_on else None,
-    }
 
 
 def csv_text(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:

@@ -144,6 +144,7 @@ def meanings(definitions: Iterable[str]) -> list[str]:
     return [f"win rate{f' ({SHORT[each]})' if len(found) > 1 else ''}: {each}" for each in found]
 
 
+TONES = {"better": "good", "worse": "bad", "unclear": "neutral"}
 TONE_MARKS = {"good": "+", "bad": "-", "warning": "!"}
 # ---- prompts that were trained on ------------------------------------------------------------------------------------
 

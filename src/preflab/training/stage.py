@@ -18,7 +18,7 @@ from peft import PeftModel
 from torch import nn
 
 from preflab.core.config import dump_settings
-from preflab.core.durable import CHECKSUMS, DamagedError, check_stage, digests, read_metrics
+from preflab.core.durable import CHECKSUMS, CURVES, RESULT, DamagedError, check_stage, digests, read_metrics
 from preflab.core.records import UserError
 from preflab.core.results import Result, frame
 from preflab.core.rundir import finish_stage, open_stage, read_json, write_json, write_manifest
@@ -97,7 +97,7 @@ class TrainResult(Result):
     def __str__(self) -> str:
         meant = {name: f" ({found})" for name in self.metrics if (found := definition_of(name))}
         shown = [f"  {name:24} {value:.4g}{meant.get(name, '')}" for name, value in self.metrics.items()]
-        curves = self.output_dir / "training_curves.png"
+        curves = self.output_dir / CURVES
         return "\n".join([*shown, f"model:  {self.model}", f"curves: {curves}"])
 
 
@@ -171,10 +171,10 @@ def finish_training(
     if accelerator.is_main_process:
         rows = read_metrics(folder)
         write_json(folder / "training_history.json", rows)
-        draw_curves(rows, folder / "training_curves.png")
+        draw_curves(rows, folder / CURVES)
         write_json(folder / PROMPTS, training_prompts(splits))
         overlap, metrics = splits.overlap, _last_metrics(rows, step)
-        write_json(folder / "result.json", {
+        write_json(folder / RESULT, {
             "model": str(model.relative_to(folder)),
             "step": step,
             "metrics": metrics,
@@ -225,7 +225,7 @@ def _files_of_result(folder: Path) -> list[Path]:
 
 def _read_result(folder: Path) -> tuple[Path, dict[str, float]]:
     """The model that a finished run has left, and its last metrics (NaN where JSON has null)."""
-    path = folder / "result.json"
+    path = folder / RESULT
     result = read_json(path)
     parts = [result.get(name) for name in ("model", "metrics")] if isinstance(result, dict) else []
     if not parts or not isinstance(parts[0], str) or not isinstance(parts[1], dict):

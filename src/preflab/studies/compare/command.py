@@ -9,16 +9,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from preflab.core.config import dump_settings, shared_values
+from preflab.core.config import dump_settings, shared_values, source_of
 from preflab.core.origins import AsRun, trained_on
 from preflab.core.output import alone
 from preflab.core.rundir import read_jsonl, write_json, write_jsonl, write_manifest
 from preflab.core.ties import is_score
+from preflab.data.answers import is_answer_file, read_answers
 from preflab.data.templates import CHAT_TEMPLATES
 from preflab.judging.command import judge_pairs_with
 from preflab.judging.kinds import make_judge
 from preflab.judging.origins import as_run_of_study
-from preflab.judging.players import Entry, read_entries
+from preflab.judging.players import Entry, read_entries, short_name
 from preflab.model.in_memory import InMemory
 from preflab.rewards.scorers import Scorer, find_scorer
 from preflab.sample.score import score_responses
@@ -30,7 +31,6 @@ from preflab.studies.files import (
     answers_of,
     check_aligned,
     generate_for_study,
-    generator_of,
     keep_rows,
     messages_of,
     pairs_of,
@@ -51,7 +51,7 @@ def compare_models(settings: CompareSettings, held: Mapping[str, InMemory] = Map
     The folder is described at `preflab.stats.study`. `held` are the models in memory, by the names of those that the
     settings' words stand for.
     """
-    folder, entries = settings.out, read_entries(settings.models, partial(generator_of, settings))
+    folder, entries = settings.out, read_entries(settings.models, partial(_generator_of, settings))
     judges = read_judges(settings.judge, settings.reward_model)
     files = {entry.name: entry.source for entry in entries if entry.kind == "file"}
     given = read_files(settings, files)
@@ -210,3 +210,11 @@ def _copy_training(folder: Path, entries: Sequence[Entry]) -> None:
             shutil.copyfile(metrics, copy)
             if overlap := overlap_of(metrics.parent):
                 write_json(shared, overlap)
+
+
+def _generator_of(settings: CompareSettings, spec: str) -> str | None:
+    """Who wrote a file of responses, where AlpacaEval's `generator` says so in all rows."""
+    files = [source for word in settings.models if is_answer_file(source := source_of(word))]
+    rows = read_answers(spec, settings.format, settings.columns, beside=(*files, *settings.prompts))
+    found = {str(row.meta.get("generator", "")) for row in rows}
+    return short_name(found.pop()) if len(found) == 1 and "" not in found else None

@@ -16,8 +16,8 @@ from preflab.studies.compare.analyse import analyse
 from preflab.studies.compare.contest_figures import overview_panels
 from preflab.studies.compare.figures import draw_figures
 from preflab.studies.compare.page import write_report
+from preflab.studies.compare.rows import read_study
 from preflab.studies.compare.tables import contest_row, write_tables
-from preflab.studies.rows import read_study
 
 if TYPE_CHECKING:
     import pandas as pd
