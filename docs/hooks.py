@@ -11,7 +11,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 import preflab
-from preflab.cli import COMMANDS, app
+from preflab.cli import app
+from preflab.commands import COMMANDS
 from preflab.data.formats import FORMATS
 
 ROOT = Path(__file__).parents[1]
