@@ -21,7 +21,7 @@ from preflab.sample.score import load_scores, score_responses
 from preflab.sample.settings import ScoreSettings
 from preflab.stats.study import Judge
 from preflab.studies.compare.analyse import analyse
-from preflab.studies.rows import read_study
+from preflab.studies.compare.rows import read_study
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PAIRS = (
