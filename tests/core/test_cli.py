@@ -332,7 +332,7 @@ def test_version(call: Call) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "dpo", "--help"], ["compare", "--help"], ["train", "dpo", "--beta", "x"]]
+    "arguments", [["--help"], ["train", "--help"], ["train", "sft", "--help"], ["train", "sft", "--lora-r", "x"]]
 )
 def test_help_and_mistakes_do_not_load_the_heavy_libraries(arguments: list[str]) -> None:
     program = """

@@ -39,7 +39,7 @@ class Positional:
 class Settings(BaseModel):
     """Base of all settings: frozen, no unknown names, no empty text, a description on every field (it is the help).
 
-    A class is composed from smaller ones by inheritance (`class DPOSettings(ModelSettings, DataSettings)`). The class
+    A class is composed from smaller ones by inheritance (`class SFTSettings(ModelSettings, DataSettings)`). The class
     that defines a field names the section of `--help` in which the field stands.
     """
 

@@ -17,7 +17,7 @@ from preflab.model.in_memory import InMemory
 from preflab.model.responses import ResponseRewards, collator
 from preflab.rewards.figures import draw_training_of_reward_model
 from preflab.rewards.rows import extremes, sample_lines
-from preflab.training.fit import Fit, always, fit
+from preflab.training.fit import Fit, fit
 from preflab.training.model import save_trained
 from preflab.training.prepare import prepare
 from preflab.training.push import push_at_evaluations
@@ -53,7 +53,7 @@ def train_reward(settings: RewardSettings, fit: Fit = fit, held: InMemory | None
         module,
         training,
         held_out,
-        always(step_fn),
+        step_fn,
         settings,
         name="reward model",
         on_evaluation=on_evaluation,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from preflab.core.output import alone
 from preflab.model.in_memory import InMemory
 from preflab.model.responses import ResponseLogps, collator
-from preflab.training.fit import Fit, always, fit
+from preflab.training.fit import Fit, fit
 from preflab.training.model import save_trained
 from preflab.training.prepare import prepare
 from preflab.training.push import push_at_evaluations
@@ -29,6 +29,6 @@ def train_sft(settings: SFTSettings, fit: Fit = fit, held: InMemory | None = Non
     training = BestRows(splits.training, collate)
     held_out = BestRows(splits.held_out, collate) if splits.held_out else None
     publish = push_at_evaluations(accelerator, start.template, settings)
-    trained = fit(accelerator, module, training, held_out, always(sft_step), settings, name="SFT", publish=publish)
+    trained = fit(accelerator, module, training, held_out, sft_step, settings, name="SFT", publish=publish)
     final = save_trained(accelerator, trained.module, start.template, settings.output_dir, held)
     return finish_training(accelerator, settings, start, final, step=trained.step)
