@@ -13,8 +13,8 @@ from preflab.studies import STUDIES, other_study
 
 COMMANDS: Mapping[str, Command] = {
     "quickstart": Command(
-        settings="preflab.experiment.settings:QuickstartSettings",
-        run="preflab.experiment.quickstart:run_quickstart",
+        settings="preflab.quickstart.settings:QuickstartSettings",
+        run="preflab.quickstart.command:run_quickstart",
         help="Run the whole chain on the embedded sandbox: SFT, reward model, DPO, gold rewards.",
     ),
     "run": Command(

@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("studies",),
     ("commands",),
     ("experiment",),
+    ("quickstart",),
     ("cli", "api"),
     ("__main__",),
 )

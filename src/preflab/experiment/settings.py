@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from preflab.core.config import MOST_SEED, Positional, Settings
+from preflab.core.config import Positional, Settings
 from preflab.core.records import UserError
 
 
@@ -39,16 +39,6 @@ class RunSettings(Settings):
         if self.measure and not self.dry_run:
             raise UserError("measure is a kind of dry run: give dry_run with it, or leave it out")
         return self
-
-
-class QuickstartSettings(Settings):
-    """The whole chain on the embedded sandbox: data, base model, SFT, reward model, DPO, responses, gold rewards."""
-
-    output_dir: Path = Field(
-        default=Path("runs/quickstart"), description="Folder of the run; an unfinished one is gone on with."
-    )
-    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the world and of all training.")
-    overwrite: bool = Field(default=False, description="Discard what the folder holds and start anew.")
 
 
 class ReportSettings(Settings):
