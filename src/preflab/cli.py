@@ -32,7 +32,8 @@ def app(commands: Mapping[str, Command]) -> click.Group:
         *groups, name = words.split()
         parent: click.Group = root
         for group in groups:
-            child = parent.commands.setdefault(group, Menu(group, help=GROUPS.get(group)))
+            others = partial(_other_command, group)
+            child = parent.commands.setdefault(group, Menu(group, others=others, help=GROUPS.get(group)))
             assert isinstance(child, click.Group), f"{group} is a command and a group at once"
             parent = child
         parent.add_command(_as_click(name, command))
@@ -44,9 +45,9 @@ def _as_click(name: str, command: Command) -> SettingsCommand:
     return SettingsCommand(name, command.help, command.settings_class, run, config=command.config)
 
 
-def _other_command(name: str) -> SettingsCommand | None:
-    command = other_command(name)
-    return _as_click(name, command) if command else None
+def _other_command(*words: str) -> SettingsCommand | None:
+    command = other_command(" ".join(words))
+    return _as_click(words[-1], command) if command else None
 
 
 def _run(command: Command, settings: Settings) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from preflab.core.command import Command, StageCommand
 from preflab.studies import STUDIES, other_study
+from preflab.training.objective_commands import objective_commands, other_objective
 
 COMMANDS: Mapping[str, Command] = {
     "quickstart": Command(
@@ -50,35 +51,7 @@ COMMANDS: Mapping[str, Command] = {
         harmless="preflab.training.settings:NOT_IN_RESULT",
         amount="preflab.training.amount:training_amount",
     ),
-    **{
-        f"train {name}": StageCommand(
-            settings=f"preflab.training.preference_settings:{settings}",
-            run="preflab.training.preferences:train_preferences",
-            help=about,
-            config=True,
-            product="preflab.training.settings:product_of",
-            harmless="preflab.training.settings:NOT_IN_RESULT",
-            amount="preflab.training.amount:training_amount",
-        )
-        for name, settings, about in (
-            ("dpo", "DPOSettings", "Train a model towards what people preferred (direct preference optimisation)."),
-            ("robust_dpo", "RobustDPOSettings", "DPO that a share of flipped labels does not bias."),
-            ("ipo", "IPOSettings", "Identity preference optimisation: a squared loss towards a fixed margin."),
-            ("hinge", "HingeSettings", "SLiC: a hinge loss on DPO's margin."),
-            ("ln_dpo", "LNDPOSettings", "Length-normalised DPO: means over tokens instead of sums."),
-            ("r_dpo", "RDPOSettings", "Length-regularised DPO: what a label owes to length is not learnt."),
-            ("apo_zero", "APOZeroSettings", "Anchored preference optimisation: chosen up, rejected down."),
-            ("apo_down", "APODownSettings", "Anchored preference optimisation: both down, rejected further."),
-            ("exo", "EXOSettings", "Efficient exact optimisation: a reverse KL between preferences."),
-            ("nca", "NCASettings", "Noise contrastive alignment: the chosen response bounded by itself."),
-            ("sppo", "SPPOSettings", "Self-play preference optimisation, one iteration with hard labels."),
-            ("psipo", "PsiPOSettings", "ΨPO with a Ψ of your own."),
-            ("kto", "KTOSettings", "Kahneman-Tversky optimisation, on single responses with labels, or on pairs."),
-            ("simpo", "SimPOSettings", "Simple preference optimisation: no reference, a margin per token."),
-            ("cpo", "CPOSettings", "Contrastive preference optimisation: no reference, with an SFT term."),
-            ("orpo", "ORPOSettings", "Odds ratio preference optimisation: SFT and preference in one, no reference."),
-        )
-    },
+    **objective_commands(),
     "objectives": Command(
         settings="preflab.training.settings:ObjectivesSettings",
         run="preflab.training.objectives:list_objectives",
@@ -149,5 +122,7 @@ def stage_commands(asked: Iterable[str] = ()) -> dict[str, StageCommand]:
 
 
 def other_command(words: str) -> StageCommand | None:
-    """A command that is not in the table: a user's study, `file.py:name`, or an installed package's."""
-    return other_study(words)
+    """A command that is not in the table: a user's study, `file.py:name`, or training by a user's objective, `train
+    file.py:name`; or an installed package's.
+    """
+    return other_objective(words) if words.split(" ")[0] in GROUPS else other_study(words)

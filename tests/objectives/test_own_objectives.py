@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from installed_package import install
 from objective_rows import SOME
 from tiny_runs import DEFAULTS, history, write_model
 
+from preflab import cli
+from preflab.core.config import resolved
 from preflab.core.durable import read_metrics
 from preflab.core.records import UserError
+from preflab.experiment.plan import read_plan
 from preflab.objectives import dpo
 from preflab.training.losses import loss_of, needs_reference, own_code
 from preflab.training.objectives import list_objectives
@@ -45,6 +49,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     shutil.copy(EXAMPLE, tmp_path / "mine.py")
     return tmp_path
+
+
+def call(*words: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code in (0, None)
+
+
+def words(**values: Any) -> list[str]:
+    flat = [
+        (name, item) for name, value in values.items() for item in (value if isinstance(value, tuple) else (value,))
+    ]
+    return [word for name, item in flat for word in (f"--{name.replace('_', '-')}", str(item))]
 
 
 def own(path: Path, body: str) -> str:
@@ -138,14 +155,58 @@ def test_what_returns_no_loss(body: str, tmp_path: Path) -> None:
         loss_of(settings)
 
 
+def test_a_name_that_nobody_has(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", "dpoo", "--help"])
+    assert end.value.code == 2
+    assert "dpoo" in capsys.readouterr().err
+
+
 # ---- whole runs, from a user's folder -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
+def test_the_example_from_the_command_line(tiny: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its loss begins at 0.5^γ·ln 2; its folder is another run's once the file has changed."""
+    call("train", "mine.py:focal", "--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "DPO that leaves pairs alone" in shown
+    assert "--gamma NUMBER How much less a well-ranked pair counts; at 0 this is DPO. [default: 2.0]" in shown
+    given = words(**QUICK, model=tiny, gamma=1.0)
+    call("train", "mine.py:focal", *given)
+    assert history(folder / "runs/focal", "loss")[0] == pytest.approx(LN_2 / 2, rel=1e-4)
+    config = yaml.safe_load((folder / "runs/focal/config.yaml").read_text())
+    assert (config["gamma"], config["beta"]) == (1.0, 0.1)
+    call("train", "mine.py:focal", "runs/focal/config.yaml")  # the very run, which is finished
+    Path("mine.py").write_text(EXAMPLE.read_text().replace("0.5^γ", "something"))
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train", "mine.py:focal", *given])
+    assert end.value.code == 2
+    assert "made from other inputs" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_the_example_as_a_term(tiny: Path, folder: Path) -> None:
-    train_preferences(settings_of("dpo")(**QUICK, model=str(tiny), mix=("mine.py:focal?weight=0.5&gamma=1",)))
+    call("train", "dpo", *words(**QUICK, model=tiny), "--mix", "mine.py:focal?weight=0.5&gamma=1")
     assert history(folder / "runs/dpo", "loss/focal")[0] == pytest.approx(LN_2 / 2, rel=1e-4)
     assert history(folder / "runs/dpo", "loss")[0] == pytest.approx(1.25 * LN_2, rel=1e-4)
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_example_in_an_experiment() -> None:
+    """As a stage with a sweep over its own parameter; a mistake is one of the file's problems."""
+    stage = {"run": "train mine.py:focal", "model": "m", "train_data": ["d"], "sweep": {"gamma": [0.5, 1]}}
+    Path("e.yaml").write_text(yaml.safe_dump({"stages": {"focal": stage}}))
+    stages = read_plan(Path("e.yaml"), ()).stages
+    assert [stage.name for stage in stages] == ["focal-gamma-0.5", "focal-gamma-1"]
+    assert [resolved(stage.settings)["gamma"] for stage in stages] == [0.5, 1]
+    stage["sweep"] = {"gamma": [-1]}
+    Path("e.yaml").write_text(yaml.safe_dump({"stages": {"focal": stage}}))
+    with pytest.raises(UserError, match=r"focal\.sweep\.gamma: found -1; a number of at least 0"):
+        read_plan(Path("e.yaml"), ())
+    Path("e.yaml").write_text(yaml.safe_dump({"stages": {"focal": {**stage, "run": "train mine.py:fokal"}}}))
+    with pytest.raises(UserError, match="there is no 'fokal' in it; it defines focal"):
+        read_plan(Path("e.yaml"), ())
 
 
 @pytest.mark.slow
@@ -205,12 +266,16 @@ def f(given: LabelledLogps) -> Loss:
 
 
 @pytest.mark.slow
-def test_an_installed_package(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     install(
         tmp_path, monkeypatch, "[preflab.objectives]\nguest = guest_losses:focal\n", guest_losses=EXAMPLE.read_text()
     )
     monkeypatch.chdir(tmp_path)
-    train_preferences(settings_of("guest")(**QUICK, model=str(tiny)))
+    call("train", "guest", "--help")
+    assert "--gamma" in capsys.readouterr().out
+    call("train", "guest", *words(**QUICK, model=tiny))
     assert history(tmp_path / "runs/guest", "loss")[0] == pytest.approx(LN_2 / 4, rel=1e-4)
     assert list(own_code(settings_of("guest")(**GIVEN))) == ["objective guest"]
     listed = {known.name: known for known in list_objectives(ObjectivesSettings()).objectives}

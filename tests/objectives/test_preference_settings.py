@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from preflab.core.config import load_settings
 from preflab.core.records import UserError
 from preflab.objectives import OBJECTIVES
 from preflab.training.losses import loss_of
+from preflab.training.objective_commands import objective_summaries
 from preflab.training.objectives import NEEDS, KnownObjective, list_objectives
-from preflab.training.preference_settings import PairSettings, PreferenceSettings, own_fields, settings_of
+from preflab.training.preference_settings import PairSettings, PreferenceSettings, own_fields, settings_of, summary_of
 from preflab.training.settings import ObjectivesSettings
 
 DOCS = Path(__file__).parents[2] / "docs" / "objectives.md"
@@ -87,6 +90,12 @@ def test_settings_that_all_have_come_first(name: str) -> None:
     kind = settings_of(name)
     base = PairSettings if OBJECTIVES[name].data == "pairs" else PreferenceSettings
     assert list(kind.model_fields) == [*base.model_fields, *own_fields(kind)]
+
+
+def test_summaries_are_read_without_torch() -> None:
+    assert objective_summaries() == {name: summary_of(line.loss) for name, line in OBJECTIVES.items()}
+    code = "import sys, preflab.cli; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
 OUT_OF_BOUNDS = {

@@ -185,13 +185,3 @@ def _read_term(spec: str) -> Term:
     except UserError as error:
         raise ValueError(f"{spec}: {error}") from None
     return Term(weight, settings)
-
-
-def __getattr__(name: str) -> Any:
-    """The names that the table of commands and experiments still go by, until they ask `settings_of`."""
-    if name == "PREFERENCE_SETTINGS":
-        return {objective: settings_of(objective) for objective in OBJECTIVES}
-    by_class = {f"{objective.replace('_', '')}settings": objective for objective in OBJECTIVES}
-    if name.lower() not in by_class:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return settings_of(by_class[name.lower()])
