@@ -22,6 +22,8 @@ from preflab.judging.settings import JudgingSettings
 from preflab.stats.study import Judge
 from preflab.training.reward import train_reward
 
+pytestmark = pytest.mark.slow
+
 TAILS = {"nothing": "", "line break": "\n", "eos": "{eos}", "eos, line break": "{eos}\n", "eos twice": "{eos}{eos}"}
 TURNS = (
     "{{% for message in messages %}}{{{{ '### ' + message['role'] + ':\\n' + message['content'] }}}}"
