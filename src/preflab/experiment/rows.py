@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import quote
 
 from preflab.core.durable import METRICS, RESULT, read_metrics
+from preflab.core.file_format import without_format
 from preflab.core.origins import Run
 from preflab.core.records import DisagreementError, UserError
 from preflab.core.rundir import read_json
@@ -124,7 +125,7 @@ def read_experiment(folder: Path) -> Experiment:
     path = folder / HEAD
     if not path.exists():
         raise UserError(f"{folder}: holds no experiment (no {HEAD}); `preflab run` makes one")
-    head = read_json(path)
+    head = without_format(path, read_json(path))
     try:
         stages = tuple(_stage(folder, entry) for entry in head["stages"])
         return Experiment(folder, str(head["name"]), str(head["title"]), str(head["description"]), stages)

@@ -15,6 +15,7 @@ from typing import Any
 
 from preflab.core.config import resolved
 from preflab.core.discard import discard, discard_damaged, is_damaged
+from preflab.core.file_format import with_format
 from preflab.core.output import alone_with
 from preflab.core.records import DisagreementError, UserError
 from preflab.core.redaction import redact
@@ -297,7 +298,7 @@ class _Progress:
         say(f"{place} ({stage.command}): {status}{took}" + (f": {reason}" if reason else ""))
 
     def write(self) -> None:
-        write_json(self.path, self._text())
+        write_json(self.path, with_format(self._text()))
 
     def _text(self) -> dict[str, Any]:
         plan = self.plan

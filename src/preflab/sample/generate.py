@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preflab.core.durable import read_object
+from preflab.core.file_format import with_format, without_format
 from preflab.core.output import alone, beside, explaining_memory, finish_output, open_output, unfinished
 from preflab.core.records import Completion, UserError, messages_to_json
 from preflab.core.results import Result, frame
@@ -210,9 +211,9 @@ def _summarized(output: Path, dropped: Sequence[Dropped], dtype: str) -> Generat
     path = beside(output, "summary.json")
     summary: dict[str, Any] = {**summarize(read_jsonl(output)), "dropped": count_by_reason(dropped), "dtype": dtype}
     if not path.exists():
-        write_json(path, summary)
+        write_json(path, with_format(summary))
         return GenerateResult(output, summary)
-    stated = read_object(path)
+    stated = without_format(path, read_object(path))
     summary |= {"dtype": stated.get("dtype")}  # another machine may take another one
     if {**summary, **stated} != summary:  # an earlier version stated fewer figures
         raise UserError(f"{path}: disagrees with the rows of {output.name}; remove it to have it made again")

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from preflab.core.durable import read_object
+from preflab.core.file_format import with_format, without_format
 from preflab.core.output import alone, beside, finish_output, open_output
 from preflab.core.records import Comparison, UserError
 from preflab.core.results import Result, frame
@@ -137,7 +138,7 @@ def score_responses(settings: ScoreSettings, held: InMemory | None = None, *, te
                 "samples": extremes(read_jsonl(settings.output)),
                 "dropped": count_by_reason(dropped),
             }
-            write_json(beside(settings.output, "summary.json"), summary)
+            write_json(beside(settings.output, "summary.json"), with_format(summary))
             _draw_histograms(settings.output)
         accelerator.wait_for_everyone()
     return load_scores(settings.output)
@@ -212,7 +213,7 @@ def _draw_histograms(output: Path) -> None:
 def load_scores(output: Path) -> ScoreResult:
     """A finished file of scores. Raises UserError where the summary beside it does not follow from its rows."""
     path = beside(output, "summary.json")
-    summary = read_object(path)
+    summary = without_format(path, read_object(path))
     precision, dropped = summary.get("precision", "float32"), summary.get("dropped")
     if precision not in (None, *ROUNDING):
         raise UserError(f"{path}: `precision` is {precision!r}; known are {', '.join(ROUNDING)}")

@@ -99,7 +99,7 @@ def fit(points: Floats, length_term: Floats, weights: Floats, start: Floats) -> 
         d = d + precision
         a = a + 1e-9  # all expected wins: the Hessian vanishes, and the bound on θ holds
         determinant = a * d - b * b
-        step = np.stack(
+        step: Floats = np.stack(
             [
                 (d * gradient[:, 0] - b * gradient[:, 1]) / determinant,
                 (a * gradient[:, 1] - b * gradient[:, 0]) / determinant,

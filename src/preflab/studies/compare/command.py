@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from preflab.core.config import dump_settings, shared_values, source_of
+from preflab.core.file_format import with_format
 from preflab.core.origins import AsRun, trained_on
 from preflab.core.output import alone
 from preflab.core.rundir import read_jsonl, write_json, write_jsonl, write_manifest
@@ -92,11 +93,11 @@ def compare_models(settings: CompareSettings, held: Mapping[str, InMemory] = Map
     # The last model is the one that a report is about: not the preferred responses, if these take part.
     baseline, *others = entries
     ordered = [baseline, *sorted(others, key=lambda entry: entry.kind in ("model", "file"))]
-    write_json(folder / "study.json", {
+    write_json(folder / "study.json", with_format({
         "title": settings.title,
         "models": [{"name": entry.name, "source": entry.source} for entry in ordered],
         "judges": [{"name": judge.name, "kind": judge.kind, "source": judge.source} for judge in judges],
-    })  # fmt: skip
+    }))  # fmt: skip
     dump_settings(settings, folder / "config.yaml")
     write_manifest(folder, command="compare", settings=settings.model_dump(mode="json"), seed=settings.seed, data={})
     return report_study(folder)

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import NoneType
 
 from preflab.core.durable import read_metrics
+from preflab.core.file_format import without_format
 from preflab.core.origins import AsRun, as_run_of
 from preflab.core.records import Pair, UserError, messages_from_json, unit_of
 from preflab.core.rundir import read_json, read_jsonl
@@ -30,7 +31,7 @@ def read_study(folder: Path) -> Study:
     """
     if not (folder / "study.json").exists():
         raise UserError(f"{folder}: holds no study (no study.json); `preflab compare` makes one")
-    head = read_json(folder / "study.json")
+    head = without_format(folder / "study.json", read_json(folder / "study.json"))
     try:
         models = tuple(Player(**entry) for entry in head["models"])
         judges = tuple(Judge(*(entry[name] for name in ("name", "kind", "source"))) for entry in head["judges"])

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from preflab.core.config import dump_settings, shared_values
+from preflab.core.file_format import with_format
 from preflab.core.origins import trained_on
 from preflab.core.output import alone_with, explaining_memory, finish_output, open_output
 from preflab.core.records import Completion, UserError, messages_to_json
@@ -69,7 +70,7 @@ def measure_frontier(settings: FrontierSettings) -> FrontierResult:
             for entry in entries:
                 _measure(bench, entry, settings)
                 bar.update(task, advance=1, shown=entry.name)
-        write_json(folder / HEAD, _head(settings, trained, bench.prompts, reference))
+        write_json(folder / HEAD, with_format(_head(settings, trained, bench.prompts, reference)))
         dump_settings(settings, folder / "config.yaml")
         write_manifest(
             folder, command="frontier", settings=settings.model_dump(mode="json"), seed=settings.seed, data={}

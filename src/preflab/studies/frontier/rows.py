@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from preflab.core.file_format import without_format
 from preflab.core.origins import Leak, leaks_of
 from preflab.core.records import DisagreementError, UserError
 from preflab.core.rundir import read_json, read_jsonl
@@ -250,7 +251,7 @@ def read_frontier(folder: Path) -> Frontier:
     if not path.exists():
         raise UserError(f"{folder}: holds no frontier (no {HEAD}); `preflab frontier` makes one")
     try:
-        head = read_json(path)
+        head = without_format(path, read_json(path))
         prompts = [row["row"] for row in read_jsonl(folder / "prompts.jsonl", whole=True)]
         reference = list(read_jsonl(folder / "reference.jsonl", whole=True))
         samples, lowest = head["samples"], lowest_proxy(reference)

@@ -10,6 +10,7 @@ from typing import Any
 
 from preflab.core.config import dump_settings, named
 from preflab.core.durable import read_object
+from preflab.core.file_format import with_format
 from preflab.core.origins import Origin, trained_on
 from preflab.core.output import alone
 from preflab.core.records import UserError
@@ -64,11 +65,11 @@ def run_grid(settings: GridSettings) -> GridResult:
     models = list(dict.fromkeys(cell.entry.source for cell in cells))
     try_out(models, judges, settings)
     opponent = _write_opponent(settings)
-    write_json(folder / "grid.json", {
+    write_json(folder / "grid.json", with_format({
         "opponent": opponent,
         "judges": {judge.name: spec_of(judge) for judge in judges},
         "cells": [{"name": c.name, "model": c.model, "step": c.step, "temperature": c.temperature} for c in cells],
-    })  # fmt: skip
+    }))  # fmt: skip
     # Each is made when it is first needed, after the first cell's responses, and then kept.
     ready = cache(lambda judge: make_judge(judge, settings, seed=settings.seed))
     prompts = [messages_of(row) for row in read_jsonl(folder / "prompts.jsonl")]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from preflab.core.file_format import without_format
 from preflab.core.origins import Leak, leaks_of
 from preflab.core.records import Message, UserError, messages_from_json
 from preflab.core.rundir import read_json, read_jsonl
@@ -59,7 +60,7 @@ def read_grid(folder: Path, *, seed: int = 0) -> tuple[GridCell, ...]:
     if not path.exists():
         raise UserError(f"{folder}: holds no grid (no grid.json); `preflab grid` makes one")
     try:
-        head = read_json(path)
+        head = without_format(path, read_json(path))
         prompts = {str(row["row"]): messages_from_json(row["prompt"]) for row in read_jsonl(folder / "prompts.jsonl")}
         return tuple(_judged(folder, head, prompts, seed))
     except (KeyError, TypeError, AttributeError, OSError) as error:
