@@ -90,7 +90,7 @@ def fit(points: Floats, length_term: Floats, weights: Floats, start: Floats) -> 
     design = np.stack([np.ones_like(length_term), length_term], axis=1)  # [cases, 2]
     products = np.stack([design[:, 0], length_term, length_term**2], axis=1)  # entries of the Hessian, [cases, 3]
     precision = 1 / PRIOR_STD**2
-    fitted = start.copy()
+    fitted: Floats = start.copy()
     for _ in range(ITERATIONS):
         expected = _sigmoid(fitted @ design.T)  # [fits, cases]
         gradient = (weights * (points - expected)) @ design
@@ -99,7 +99,7 @@ def fit(points: Floats, length_term: Floats, weights: Floats, start: Floats) -> 
         d = d + precision
         a = a + 1e-9  # all expected wins: the Hessian vanishes, and the bound on θ holds
         determinant = a * d - b * b
-        step: Floats = np.stack(
+        step = np.stack(
             [
                 (d * gradient[:, 0] - b * gradient[:, 1]) / determinant,
                 (a * gradient[:, 1] - b * gradient[:, 0]) / determinant,
