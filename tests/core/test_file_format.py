@@ -16,9 +16,9 @@ from preflab.core.records import UserError
 from preflab.core.rundir import finish_stage, open_stage, read_json, stage_state, write_json
 from preflab.experiment.rows import read_experiment
 from preflab.judging.verdicts import read_verdicts
+from preflab.studies.compare.rows import read_study
 from preflab.studies.frontier.rows import read_frontier
 from preflab.studies.grid.rows import read_grid
-from preflab.studies.rows import read_study
 
 
 def stage(folder: Path) -> None:

@@ -153,6 +153,7 @@ def test_a_cached_reply_that_is_no_verdict_is_asked_for_again(
 # ---- kills and other inputs ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_without_asking_again(judge: FakeJudge, tmp_path: Path, own_cache: Path) -> None:
     judge.delay = 0.02
     model, base = responses(tmp_path)
@@ -372,6 +373,7 @@ def test_of_several_preferred_responses_to_a_prompt_that_of_the_same_row_counts(
     assert [answer.response for answer in found] == ["second", "third", "first"]
 
 
+@pytest.mark.slow
 def test_a_judge_behind_an_endpoint_starts_without_torch() -> None:
     lines = "import sys, preflab.judging.command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", lines], check=False).returncode == 0

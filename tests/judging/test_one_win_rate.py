@@ -118,6 +118,7 @@ def written(folder: Path) -> list[tuple[str, str, str]]:
     return rows
 
 
+@pytest.mark.slow
 def test_all_commands_give_the_win_rate_that_the_rows_give(tmp_path: Path, asked: list[str]) -> None:
     rows = written(tmp_path)
     asked += [text for row in rows for text in row[1:]]

@@ -28,6 +28,8 @@ from preflab.studies.compare.report import ReportResult
 from preflab.studies.compare.rows import read_study
 from preflab.studies.compare.settings import CompareSettings
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = "sandbox:preferences?rows=14&split=test&seed=3"
 FIGURES = {
     *("model_comparison.png", "dpo_score_comparison.png", "response_length_analysis.png"),

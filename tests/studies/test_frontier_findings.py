@@ -208,6 +208,7 @@ def test_runs_share_their_variance_between_seeds_but_noisy_ones_keep_their_own()
     assert variances == {"dpo": (pytest.approx(pooled / 3), 4), "ipo": (pytest.approx(0.25 / 3), 4)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spreads", "most"), [([0.1] * 6, 0.05), ([0.1] * 5 + [0.3], 0.05), ([0.3] + [0.1] * 5, 0.09)])
 def test_noise_is_called_a_difference_no_more_often_than_stated(spreads: list[float], most: float) -> None:
     """Six objectives without a difference, 600 times over: all seeds equally far apart, or those of one objective three

@@ -31,6 +31,8 @@ from preflab.studies.frontier.command import measure_frontier
 from preflab.studies.frontier.rows import read_frontier
 from preflab.studies.frontier.settings import FrontierSettings
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = "sandbox:prompts?rows=12&split=test&seed=3"
 VOCABULARY, STOP, CAP = 10, 2, 3
 PROMPT = (3, 5, 7)
