@@ -11,7 +11,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 import preflab
-from preflab.cli import COMMANDS, app
+from preflab.cli import app
+from preflab.commands import COMMANDS
 from preflab.data.formats import FORMATS
 
 ROOT = Path(__file__).parents[1]
@@ -208,5 +209,6 @@ OBJECTIVES_LEAD = "What each computes, and when to use which, is told in [Object
 JUDGES_LEAD = "How to use them is told in [Judging](docs/judging.md)."
 
 API_LEAD = """\
-Each name is imported when it is first used: `import preflab` alone loads neither torch nor transformers. Mistakes raise
+Which objects the functions take, and what can be done with what they return, is told in
+[From Python](docs/python.md). `import preflab` alone loads neither torch nor transformers. Mistakes raise
 `preflab.UserError` with one sentence, the one that the command line prints."""

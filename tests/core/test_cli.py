@@ -21,7 +21,8 @@ from pydantic.fields import FieldInfo
 
 import preflab
 from preflab import cli
-from preflab.cli import COMMANDS, Command
+from preflab.commands import COMMANDS
+from preflab.core.command import Command
 from preflab.core.config import Positional, Settings, is_positional, named_fields
 from preflab.core.records import UserError
 
@@ -307,9 +308,7 @@ def test_help_of_every_command_shows_every_setting(name: str, capsys: pytest.Cap
     with pytest.raises(SystemExit):
         cli.main([*name.split(), "--help"])
     text = without_spaces(capsys.readouterr().out)
-    module, _, attribute = COMMANDS[name].settings.partition(":")
-    settings: type[Settings] = getattr(importlib.import_module(module), attribute)
-    for field_name, field in named_fields(settings).items():
+    for field_name, field in named_fields(COMMANDS[name].settings_class()).items():
         shown = field_name.upper() if is_positional(field) else "--" + field_name.replace("_", "-")
         described = without_spaces(f"{field.description}[{note(field)}")
         assert re.search(re.escape(shown) + r"((?!\[default:|\[required).)*" + re.escape(described), text), shown
@@ -317,7 +316,7 @@ def test_help_of_every_command_shows_every_setting(name: str, capsys: pytest.Cap
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_its_recipe(name: str) -> None:
-    module, _, function = COMMANDS[name].run.partition(":")
+    module, _, function = str(COMMANDS[name].run).partition(":")
     spec = importlib.util.find_spec(module)  # reading the source spares the import of torch
     assert spec is not None, module
     tree = ast.parse(Path(str(spec.origin)).read_text(encoding="utf-8"))
@@ -333,7 +332,7 @@ def test_version(call: Call) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "dpo", "--help"], ["compare", "--help"], ["train", "dpo", "--beta", "x"]]
+    "arguments", [["--help"], ["train", "--help"], ["train", "sft", "--help"], ["train", "sft", "--lora-r", "x"]]
 )
 def test_help_and_mistakes_do_not_load_the_heavy_libraries(arguments: list[str]) -> None:
     program = """

@@ -15,8 +15,8 @@ from preflab.judging.verdicts import read_verdicts
 from preflab.model.configs import own_stop_ids, read_config
 from preflab.model.load import load_model
 from preflab.sample.score import load_scores
+from preflab.studies.compare.rows import read_study
 from preflab.studies.grid.command import _steps
-from preflab.studies.rows import read_study
 from preflab.training.as_run import model_of, overlap_of
 
 MODELS = [{"name": "a", "source": "x"}, {"name": "b", "source": "x"}]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,6 @@ import tiny_runs
 import torch
 from tiny_tokenizers import gemma3, llama3, mistral, pythia, qwen
 
-import preflab
 from preflab.core.records import Comparison, Message, UserError
 from preflab.data.command import inspect_data
 from preflab.data.settings import InspectSettings
@@ -71,21 +68,6 @@ def test_the_sandbox_is_not_written_among_other_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds files but no run"):
         write_sandbox(SandboxSettings(output_dir=tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
-
-
-def test_every_public_name_is_there() -> None:
-    for name in preflab._EXPORTS:
-        assert name in dir(preflab)
-        assert getattr(preflab, name).__name__ == name
-    with pytest.raises(AttributeError, match="train_dop"):
-        _ = preflab.train_dop
-
-
-@pytest.mark.slow
-def test_importing_the_package_loads_nothing_heavy() -> None:
-    code = "import sys, preflab; preflab.DPOSettings; print([m for m in ('torch', 'transformers') if m in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("family", [qwen, llama3, gemma3, mistral, pythia])

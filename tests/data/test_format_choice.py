@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from golden_formats import ASKED, BETTER, DIALOGUE, GOLDEN, HOMEWORK, REAL_PAIRS, WORSE, Q, Row
+from installed_package import install
 
+from preflab.cli import main
 from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.comparisons import (
     choose_formats,
@@ -16,7 +18,9 @@ from preflab.data.comparisons import (
     read_comparisons,
 )
 from preflab.data.detect import choose_format, detect_format
+from preflab.data.known_formats import list_formats
 from preflab.data.rows import parse_row
+from preflab.data.settings import FormatsSettings
 from preflab.data.sources import open_source, open_sources
 from preflab.data.tokenize import Dropped
 
@@ -44,7 +48,7 @@ def test_columns_that_fit_no_format_bring_the_nearest_ones() -> None:
 
 
 def test_a_misspelt_format_brings_the_nearest_name() -> None:
-    with pytest.raises(UserError, match=r"No format is called 'homwork'; did you mean HOMEWORK\. Known are"):
+    with pytest.raises(UserError, match=r"no format is called 'homwork'; did you mean HOMEWORK\? Known are"):
         choose_format("homwork", [])
 
 
@@ -54,6 +58,7 @@ def write_own(tmp_path: Path, text: str) -> str:
 
 
 OWN = """
+from preflab.cli import main
 from preflab.core.records import Comparison, Message, RowError
 import json
 
@@ -191,3 +196,44 @@ def test_real_hh_rows() -> None:
             "chosen"
         ].replace(": ", ":")
     assert dropped == {"empty response": [87, 517, 926, 1104], "prompts differ": [1255, 1689, 1951, 1953]}
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "format.py"
+VOTES = [
+    {"question": Q, "answer_a": WORSE, "votes_a": 1, "answer_b": BETTER, "votes_b": 3},
+    {"question": Q, "answer_a": WORSE, "votes_a": 2, "answer_b": BETTER, "votes_b": 2},
+]
+
+
+def test_the_example_reads_rows_from_a_users_folder_and_from_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("votes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in VOTES))
+    Path("mine.py").write_text(EXAMPLE.read_text())
+    install(tmp_path, monkeypatch, "[preflab.formats]\ntheirs = guest_votes:votes\n", guest_votes=EXAMPLE.read_text())
+    for name in ("mine.py:votes", "theirs"):
+        with pytest.raises(SystemExit) as ended:
+            main(["data", "inspect", "votes.jsonl", "--format", name])
+        assert ended.value.code == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        assert "rows 2, of which 1 can be used columns question -> your function" in shown
+        assert "as many votes for both" in shown
+
+
+def test_an_installed_format_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = "[preflab.formats]\nvotes = guest_format:votes\ntrl = guest_format:votes\nlimit = guest_format:LIMIT\n"
+    install(tmp_path, monkeypatch, points, guest_format=EXAMPLE.read_text() + "\n\nLIMIT = 3\n")
+    name, form = choose_format("votes", VOTES)
+    assert name == "votes"
+    found = parse_row(form, VOTES[0])
+    assert (found.prompt[-1].content, found.responses) == (Q, (BETTER, WORSE))
+    with pytest.raises(RowError, match="as many votes for both"):
+        parse_row(form, VOTES[1])
+    assert len(form.fingerprint) == 64
+    assert choose_format("trl", [])[1].fingerprint != form.fingerprint, "ours come first"
+    assert "votes" in str(list_formats(FormatsSettings()))
+    with pytest.raises(UserError, match="did you mean votes"):
+        choose_format("vote", [])
+    with pytest.raises(UserError, match=r"guest 1\.2: limit is 3; a format is a function"):
+        choose_format("limit", [])

@@ -18,11 +18,11 @@ from preflab.experiment.figures import MOST_LINES, lines_of, training_panels
 from preflab.experiment.report import build_report, report_experiment
 from preflab.experiment.rows import Training, read_experiment
 from preflab.experiment.settings import ReportSettings
-from preflab.stats.results import Estimate, GridCell
+from preflab.stats.results import Estimate
 from preflab.stats.statistics import draw_resamples, rate_estimate
 from preflab.stats.wording import duration
 from preflab.studies.grid.findings import grid_findings
-from preflab.studies.grid.rows import read_grid
+from preflab.studies.grid.rows import GridCell, read_grid
 
 if TYPE_CHECKING:
     from browser import OpenPage

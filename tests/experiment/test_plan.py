@@ -14,10 +14,11 @@ from preflab.experiment.plan import Plan, read_plan
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("preflab.commands.COMMANDS", KINDS)
 
 
 def plan(text: str, *assignments: str) -> Plan:
-    return read_plan(write(text), assignments, KINDS)
+    return read_plan(write(text), assignments)
 
 
 def one(text: str, *assignments: str, name: str = "a") -> dict[str, object]:

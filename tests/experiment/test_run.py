@@ -145,7 +145,17 @@ def test_settings_that_add_to_a_stage_let_it_go_on() -> None:
 @pytest.mark.parametrize(
     "written",
     [
-        *("{}", "name={}", "hf:{}", "name=reward:{}", "{}[:-3]", "{}[:-3][:1]", "{}:function", "'{}:'"),
+        *(
+            "{}",
+            "name={}",
+            "hf:{}",
+            "name=reward:{}",
+            "{}[:-3]",
+            "{}[:-3][:1]",
+            "{}:function",
+            "reward:{}:function",
+            "'{}:'",
+        ),
         *("psipo?psi={}:f&weight=0.2", "psipo?weight=0.2&psi={}", "name=psipo?psi={}"),
     ],
 )

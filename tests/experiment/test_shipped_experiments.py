@@ -13,11 +13,11 @@ import tiny_runs
 from matplotlib.figure import Figure
 from torch import nn
 
+from preflab.commands import stage_commands
 from preflab.core.rundir import read_json
 from preflab.experiment.plan import Plan, read_plan
 from preflab.experiment.run import RunResult, run_experiment
 from preflab.experiment.settings import RunSettings
-from preflab.experiment.stages import STAGES
 from preflab.training.loop import StepReport, train
 
 SHIPPED = Path(__file__).parents[2] / "experiments"
@@ -49,7 +49,7 @@ def run(name: str, *assignments: str) -> Path:
 
 
 def plan(name: str, assignments: Sequence[str] = ()) -> Plan:
-    return read_plan(SHIPPED / name, assignments, STAGES)
+    return read_plan(SHIPPED / name, assignments)
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
@@ -160,16 +160,14 @@ def test_the_experiment_of_the_documentation_is_one() -> None:
     page = (SHIPPED.parent / "docs" / "experiments.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
     Path("example.yaml").write_text(example, encoding="utf-8")
-    stages = {
-        stage.name: stage for stage in read_plan(Path("example.yaml"), ["dpo.label_smoothing=0.1"], STAGES).stages
-    }
+    stages = {stage.name: stage for stage in read_plan(Path("example.yaml"), ["dpo.label_smoothing=0.1"]).stages}
     assert list(stages) == ["sft", "reward", "dpo-beta-0.05", "dpo-beta-0.1", "dpo-beta-0.5", "compare"]
     named = stages["compare"].settings.model_dump()["models"]
     assert named[2] == "dpo-beta-0.05=runs/strengths/dpo-beta-0.05/model"
-    assert all(f"`{command}" in page for command in {name.split()[0] for name in STAGES})
+    assert all(f"`{command}" in page for command in {name.split()[0] for name in stage_commands()})
 
 
 def test_every_objective_is_a_stage() -> None:
     from preflab.objectives import OBJECTIVES
 
-    assert {f"train {name}" for name in OBJECTIVES} <= set(STAGES)
+    assert {f"train {name}" for name in OBJECTIVES} <= set(stage_commands())

@@ -53,6 +53,7 @@ def test_a_good_endpoint_is_asked_once_for_each_pair_and_order(judge: FakeJudge,
     assert judge.calls.total() == 2 * PAIRS
 
 
+@pytest.mark.slow
 def test_every_judgement_of_a_faulty_endpoint_is_made_or_named_as_an_error(judge: FakeJudge, tmp_path: Path) -> None:
     # On a busy machine a good reply takes its time too, and one that came too late would be asked for again.
     judge.faulty, judge.silence = 0.3, 6.0
@@ -83,6 +84,7 @@ def test_every_judgement_of_a_faulty_endpoint_is_made_or_named_as_an_error(judge
     assert read_verdicts(tmp_path / "verdicts.json").judgements == whole.verdicts.judgements
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [fault for fault in fake_judge.FAULTS if fault != "closed"])
 def test_a_failure_is_named_retried_and_not_cached(
     judge: FakeJudge, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, fault: str

@@ -209,6 +209,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         server.kill_server()
 
 
+@pytest.mark.slow
 def test_a_model_served_by_transformers_is_asked(served: str, files: tuple[str, str], tmp_path: Path) -> None:
     given = JudgeSettings(
         responses=files[0],

@@ -23,14 +23,16 @@ from rich.console import Console
 
 from preflab.core import terminal
 from preflab.core.output import unfinished
-from preflab.core.records import Judgement, Message, Pair, UserError
+from preflab.core.records import Judgement, Message, Pair, UserError, Winner
 from preflab.core.rundir import append_jsonl
 from preflab.data.answers import AnswerRow
-from preflab.judging import judges
+from preflab.judging import human
 from preflab.judging.cache import ReplyCache
-from preflab.judging.command import JudgeResult, _chosen_for, judge_responses, parse_judge, spec_of
+from preflab.judging.command import JudgeResult, _chosen_for, judge_responses
 from preflab.judging.estimate import Cost
-from preflab.judging.parse import Reply
+from preflab.judging.kinds import parse_judge, spec_of
+from preflab.judging.language import framed
+from preflab.judging.parse import Reply, read_reply
 from preflab.judging.run import judge as run_judge
 from preflab.judging.run import plan
 from preflab.judging.settings import JudgeSettings
@@ -54,7 +56,11 @@ def pairs(count: int) -> list[Pair]:
 
 def planned(given: list[Pair], orders: Any = "both", seed: int = 0, earlier: tuple[Judgement, ...] = ()) -> Any:
     cache = ReplyCache({"model": "m"})
-    return plan(given, cache, question="Q", orders=orders, verdict_from="text", seed=seed, earlier=earlier)
+    return plan(given, cache, framed("Q", orders, "text", seed), earlier=earlier)
+
+
+def in_words(reply: Reply) -> tuple[Winner, float | None]:
+    return read_reply(reply, "text")
 
 
 def test_a_random_order_is_seeded_and_belongs_to_the_sample() -> None:
@@ -97,7 +103,7 @@ class Answering:
 def test_what_comes_twice_is_asked_once() -> None:
     twice = [*pairs(2), *(Pair(f"{n}/1", pair.prompt, pair.response, pair.opponent) for n, pair in enumerate(pairs(2)))]
     backend, kept = Answering(), []
-    found = run_judge(planned(twice), backend, ReplyCache({"model": "m"}), verdict_from="text", keep=kept.extend)
+    found = run_judge(planned(twice), backend, ReplyCache({"model": "m"}), read=in_words, keep=kept.extend)
     assert len(backend.asked) == len(set(backend.asked)) == 4
     assert [(one.sample_id, one.order) for one in found] == list(planned(twice).wanted)
     assert sorted(map(repr, kept)) == sorted(map(repr, found))
@@ -147,6 +153,7 @@ def test_a_cached_reply_that_is_no_verdict_is_asked_for_again(
 # ---- kills and other inputs ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_without_asking_again(judge: FakeJudge, tmp_path: Path, own_cache: Path) -> None:
     judge.delay = 0.02
     model, base = responses(tmp_path)
@@ -232,7 +239,7 @@ def person(monkeypatch: pytest.MonkeyPatch) -> Callable[..., JudgeResult]:
             (address,) = (word for word in text.split() if word.startswith("http"))
             Thread(target=decide, args=(address,), daemon=True).start()
 
-        monkeypatch.setattr(judges, "say", announce)
+        monkeypatch.setattr(human, "say", announce)
         return judged(given)
 
     return work
@@ -267,7 +274,7 @@ def test_the_address_of_the_page_stays_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(terminal, "CONSOLE", Console(stderr=True, width=20))
-    judges._announce("http://127.0.0.1:1234/" + 32 * "x" + "/")
+    human._announce("http://127.0.0.1:1234/" + 32 * "x" + "/")
     assert "http://127.0.0.1:1234/" + 32 * "x" + "/" in capsys.readouterr().err
 
 
@@ -366,6 +373,7 @@ def test_of_several_preferred_responses_to_a_prompt_that_of_the_same_row_counts(
     assert [answer.response for answer in found] == ["second", "third", "first"]
 
 
+@pytest.mark.slow
 def test_a_judge_behind_an_endpoint_starts_without_torch() -> None:
     lines = "import sys, preflab.judging.command; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", lines], check=False).returncode == 0

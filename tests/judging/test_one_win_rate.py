@@ -9,6 +9,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,11 @@ from tiny_studies import tiny_study
 
 from preflab.cli import main
 from preflab.core.rundir import read_json, read_jsonl, write_jsonl
+from preflab.judging import endpoint
 from preflab.judging.command import judge_responses
-from preflab.judging.judges import LanguageJudge
+from preflab.judging.language import AskedJudge, language_judge
 from preflab.judging.parse import Failure, Reply
-from preflab.judging.questions import read_question
-from preflab.judging.settings import AskingSettings, JudgeSettings, WinrateSettings
+from preflab.judging.settings import AskingSettings, JudgeSettings, JudgingSettings, WinrateSettings, narrowed
 from preflab.judging.winrate import compute_winrate
 from preflab.page.curves import curve_panels
 from preflab.stats.definitions import MEAN_PREFERENCE, STD, STD_SHORT, TIES_HALF, win_rate_head
@@ -83,10 +84,10 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setenv("OPENAI_API_KEY", "any")
     monkeypatch.setenv("PREFLAB_CACHE", str(tmp_path / "cache"))
 
-    def judge(judge: Judge, settings: AskingSettings, *, seed: int) -> LanguageJudge:
-        return LanguageJudge(judge, settings, seed, Backend(texts), read_question(settings.question))
+    def judge(judge: Judge, settings: JudgingSettings, seed: int) -> AskedJudge:
+        return language_judge(judge, narrowed(settings, AskingSettings), seed, Backend(texts))
 
-    monkeypatch.setattr("preflab.judging.command.openai_judge", judge)
+    monkeypatch.setattr("preflab.judging.endpoint.KIND", replace(endpoint.KIND, make=judge))
     return texts
 
 
@@ -117,6 +118,7 @@ def written(folder: Path) -> list[tuple[str, str, str]]:
     return rows
 
 
+@pytest.mark.slow
 def test_all_commands_give_the_win_rate_that_the_rows_give(tmp_path: Path, asked: list[str]) -> None:
     rows = written(tmp_path)
     asked += [text for row in rows for text in row[1:]]

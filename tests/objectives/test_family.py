@@ -14,7 +14,6 @@ from preflab.data.sources import open_sources, sample_rows
 from preflab.experiment.plan import Plan, read_plan
 from preflab.experiment.run import run_experiment
 from preflab.experiment.settings import RunSettings
-from preflab.experiment.stages import STAGES
 from preflab.objectives import OBJECTIVES
 from preflab.studies.frontier.rows import read_frontier
 
@@ -29,7 +28,7 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return read_plan(FAMILY, [], STAGES)
+    return read_plan(FAMILY, [])
 
 
 def test_every_objective_takes_part_at_the_same_budget(plan: Plan) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,10 @@ from preflab.model.prefix import prefix_batch, separate_batch
 from preflab.model.responses import ResponseLogps
 from preflab.page.curves import curve_panels
 from preflab.training import preferences as recipe
+from preflab.training import statistics
+from preflab.training.losses import statistics_of
 from preflab.training.rows import LabelledRows, MismatchedRows
+from preflab.training.statistics import find_statistics
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +131,7 @@ def test_labels_say_it_of_single_responses_and_rank_of_others() -> None:
     data = MemoryDataset([TokenizedComparison((i,), ((5,),) * width, i) for i, width in enumerate((1, 3, 1, 2))])
     labels = (False, None, True, None)
     data.label = lambda index: labels[index]
-    rows = LabelledRows(data, prefix_batch, max_length=9, seed=0)
+    rows = LabelledRows(data, prefix_batch)
     assert rows.wanted.tolist() == [False, True, False, False, True, True, False]
     assert rows.weight(np.array([0, 1])) == 4, "responses weigh, not rows"
     _, known = rows.batch(np.array([1, 0]))
@@ -162,23 +166,18 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.kls: list[float] = []
         self.rows: list[list[int]] = []
-        original, make = recipe.label_step, recipe._label_steps
+        original, find = recipe.label_step, recipe.find_statistics
 
         def step(responses: Any, **options: Any) -> Any:
-            self.kls.append(float(options["kl"]))
+            self.kls.append(float(responses.statistics["kl"]))
             return original(responses, **options)
 
-        def steps(accelerator: Any, chosen: Any) -> Any:
-            step_fns = make(accelerator, chosen)
-
-            def watched(module: Any, rows: Any, indices: Any) -> Any:
-                self.rows.append(sorted(indices.tolist()))
-                return step_fns(module, rows, indices)
-
-            return watched
+        def watched(*given: Any) -> Any:
+            self.rows.append(sorted(given[-1].tolist()))
+            return find(*given)
 
         monkeypatch.setattr(recipe, "label_step", step)
-        monkeypatch.setattr(recipe, "_label_steps", steps)
+        monkeypatch.setattr(recipe, "find_statistics", watched)
 
 
 @pytest.mark.slow
@@ -213,10 +212,11 @@ def test_the_estimate_by_hand() -> None:
         ]
     )
     data.label = lambda index: index % 2 == 0
-    rows = LabelledRows(data, prefix_batch, max_length=20, seed=0)
+    others = MismatchedRows(data, prefix_batch, max_length=20, seed=0)
+    rows = LabelledRows(data, prefix_batch, others)
 
     def logp(model: Any, index: int) -> float:
-        made = rows.mismatched.row(index)
+        made = others.row(index)
         ids = torch.tensor([made.prompt_ids + made.response_ids[0]])
         labels = ids.clone()
         labels[:, : len(made.prompt_ids)] = -100
@@ -224,14 +224,14 @@ def test_the_estimate_by_hand() -> None:
             return -float(model(input_ids=ids, labels=labels).loss) * len(made.response_ids[0])
 
     ratios = np.array([logp(policy, index) - logp(reference, index) for index in range(8)])
-    rows.mismatched.reference = np.array([logp(reference, index) for index in range(8)])
-    chosen = settings("kto", "-", Path("-"))
-    step_fns = recipe._label_steps(OneOfMany(), chosen)
+    others.reference = np.array([logp(reference, index) for index in range(8)])
+    chosen: Any = settings("kto", "-", Path("-"))
+    find = partial(find_statistics, OneOfMany(), chosen, statistics_of(chosen))
     module = ResponseLogps(policy)
     groups = [np.flatnonzero(ratios > 0), np.flatnonzero(ratios < 0), np.array([5, 2, 7])]
     assert all(len(group) for group in groups)
     for group in groups:
-        kl = step_fns(module, rows, group).keywords["kl"]
+        kl = find(module, rows, group)["kl"]
         assert float(kl) == pytest.approx(max(0, ratios[group].mean()), rel=1e-4)
         assert not kl.requires_grad
 
@@ -240,9 +240,9 @@ def test_batch_1_is_refused_at_the_start_with_the_reason(tiny: Path, tmp_path: P
     """Before a model is loaded, and without a claim on the folder, which the mended command can have."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "prepare", None)
-        with pytest.raises(UserError, match=r"estimates a KL from all rows of an optimizer step.*Give at least 2 rows"):
+        with pytest.raises(UserError, match=r"kl is estimated from all rows of an opt.*Give at least 2 rows"):
             run("kto", tiny, tmp_path / "run", per_device_train_batch_size=1)
-        patch.setattr(recipe, "join_processes", lambda: SimpleNamespace(num_processes=2))
+        patch.setattr(statistics, "join_processes", lambda: SimpleNamespace(num_processes=2))
         with pytest.raises(TypeError, match="NoneType"):  # two processes have two rows: it goes on to prepare
             run("kto", tiny, tmp_path / "run", per_device_train_batch_size=1)
     assert not (tmp_path / "run").exists()

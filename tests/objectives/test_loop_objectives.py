@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
@@ -19,10 +19,11 @@ from preflab.model.prefix import prefix_batch, separate_batch
 from preflab.model.responses import ResponseLogps, usual_attention
 from preflab.objectives import OBJECTIVES
 from preflab.training.loop import StepReport
-from preflab.training.preference_settings import PREFERENCE_SETTINGS, PreferenceSettings
-from preflab.training.preferences import _label_steps, _pair_step
-from preflab.training.rows import LabelledRows, RankedRows
-from preflab.training.steps import Responses, StepFn, means
+from preflab.training.losses import loss_of, statistics_of
+from preflab.training.preference_settings import PreferenceSettings, settings_of
+from preflab.training.rows import LabelledRows, MismatchedRows, RankedRows
+from preflab.training.statistics import find_statistics
+from preflab.training.steps import Responses, StepFn, label_step, means, pair_step
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +35,7 @@ NAMES = [*OBJECTIVES, MIXTURE]
 def settings(name: str) -> PreferenceSettings:
     """With every option of the objective that its default leaves out."""
     mix = {"mix": ("ipo?weight=0.5&beta=0.2", "orpo?weight=0.3", "sft?weight=0.2")} if name == MIXTURE else {}
-    kind = PREFERENCE_SETTINGS["dpo" if name == MIXTURE else name]
+    kind = settings_of("dpo" if name == MIXTURE else name)
     options = {"label_smoothing": 0.1, "sft_weight": 0.5, "undesirable_weight": 0.7, "alpha": 0.1}
     own = {option: value for option, value in options.items() if option in kind.model_fields}
     return kind(model="-", train_data=("-",), **own, **mix)
@@ -62,25 +63,30 @@ class Run:
         if labelled:
             dataset = with_labels(dataset)
         self.rows: RankedRows = (
-            LabelledRows(dataset, collate, max_length=30, seed=1) if labelled else RankedRows(dataset, collate)
+            LabelledRows(dataset, collate, MismatchedRows(dataset, collate, max_length=30, seed=1))
+            if labelled
+            else RankedRows(dataset, collate)
         )
         if OBJECTIVES[self.settings.objective].reference:
             self.rows.reference = random.normal(-20, 4, int(self.rows.offsets[-1]))
-        if isinstance(self.rows, LabelledRows):
+        if self.rows.mismatched:
             self.rows.mismatched.reference = random.normal(-80, 4, COUNT)
 
-    def step_fn_for(self, accelerator: Any) -> Callable[[Indices], StepFn]:
-        if isinstance(self.rows, LabelledRows):
-            return partial(_label_steps(accelerator, self.settings), self.module, self.rows)
-        step = _pair_step(self.settings)
-        return lambda _: step
+    @property
+    def step_fn(self) -> StepFn:
+        step = label_step if isinstance(self.rows, LabelledRows) else pair_step
+        return partial(step, objective=loss_of(self.settings))
+
+    def statistics_of(self, accelerator: Any) -> Callable[[Indices], Mapping[str, torch.Tensor]]:
+        given = statistics_of(self.settings)
+        return partial(find_statistics, accelerator, self.settings, given, self.module, self.rows)
 
     def gradients(
         self, accelerator: Any = None, *, kl_from: Any = None, **plan: int
     ) -> tuple[list[Grads], list[StepReport]]:
         accelerator = accelerator or OneOfMany()
-        step_fn_for = self.step_fn_for(kl_from or accelerator)
-        return gradients(self.module, self.rows, step_fn_for, planned(self.rows.lengths, **plan), accelerator)
+        steps, statistics = planned(self.rows.lengths, **plan), self.statistics_of(kl_from or accelerator)
+        return gradients(self.module, self.rows, self.step_fn, steps, accelerator, statistics_of=statistics)
 
 
 def with_labels(dataset: MemoryDataset) -> MemoryDataset:
@@ -138,8 +144,9 @@ def test_a_shared_prefix_is_separate_sequences(name: str) -> None:
 def test_the_kl_of_a_step_is_that_of_its_rows_however_they_are_cut() -> None:
     """And another one in the next step, of other rows; a mean of the log-ratios of mismatched rows, by hand."""
     run = Run("kto")
-    assert isinstance(run.rows, LabelledRows)
     others = run.rows.mismatched
+    assert others is not None
+    assert others.reference is not None
     with torch.no_grad():
         policy = torch.cat([run.module(others.batch(np.array([index]))[0]) for index in range(COUNT)])
     ratios = policy.numpy() - others.reference
@@ -166,12 +173,10 @@ def test_a_step_without_unwanted_responses_reports_none_of_them() -> None:
 
 def test_an_evaluation_far_from_the_device_of_training_brings_the_kl_to_its_values() -> None:
     """They are float64 on the CPU, whatever the device and precision of training."""
-    given = SimpleNamespace(to=lambda values: torch.tensor(0.5, dtype=values.dtype, device=values.device))
+    given: Any = SimpleNamespace(to=lambda values: torch.tensor(0.5, dtype=values.dtype, device=values.device))
     run = Run("kto")
-    step = run.step_fn_for(OneOfMany())(np.arange(3))
-    assert isinstance(step, partial)
     values = torch.full((int(run.rows.offsets[3]),), -20.0, dtype=torch.float64)
     known = run.rows.batch(np.arange(3))[1]
-    responses = Responses(values, torch.ones(len(values)), (2, 3, 1), known)
-    found = means(step.func(responses, objective=step.keywords["objective"], kl=given).totals)
+    responses = Responses(values, torch.ones(len(values)), (2, 3, 1), known, statistics={"kl": given})
+    found = means(run.step_fn(responses).totals)
     assert found["kl"] == 0.5

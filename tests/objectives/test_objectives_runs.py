@@ -14,8 +14,8 @@ from preflab.core.durable import read_metrics
 from preflab.core.records import UserError
 from preflab.objectives import OBJECTIVES, Objective, dpo
 from preflab.training import preferences as recipe
-from preflab.training.preference_settings import PREFERENCE_SETTINGS
-from preflab.training.preferences import needs_reference
+from preflab.training.losses import needs_reference
+from preflab.training.preference_settings import settings_of
 
 LN_2 = math.log(2)
 TABLE: Any = OBJECTIVES
@@ -88,7 +88,7 @@ def test_a_term_with_a_reference_brings_it_back(tiny: Path, tmp_path: Path, own_
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_who_needs_a_reference(name: str) -> None:
-    kind, line = PREFERENCE_SETTINGS[name], OBJECTIVES[name]
+    kind, line = settings_of(name), OBJECTIVES[name]
     alone = kind(model="-", train_data=("-",))
     assert needs_reference(alone) is line.reference
     if line.data == "pairs":
@@ -100,8 +100,8 @@ def test_who_needs_a_reference(name: str) -> None:
 def test_an_objective_that_reads_a_reference_that_no_one_computed_stops_the_run(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(TABLE, "simpo", Objective(lambda pairs, **_: dpo(pairs), "", "", reference=False))
-    with pytest.raises(UserError, match=r"step 1: the loss is nan"):
+    monkeypatch.setitem(TABLE, "simpo", Objective(dpo, reference=False))
+    with pytest.raises(UserError, match=r"simpo: its losses are not finite: \[nan, nan, nan\]"):
         run("simpo", tiny, tmp_path / "run", eval_data=(), **QUICK)
     assert not (tmp_path / "run" / "model").exists()
 

@@ -16,9 +16,8 @@ from tiny_runs import history, run, write_model
 from preflab.core.records import UserError
 from preflab.objectives import PSI, PairLogps, dpo, psipo
 from preflab.training import preferences as recipe
-from preflab.training.preference_settings import PREFERENCE_SETTINGS
-from preflab.training.preferences import _pair_step
-from preflab.training.psi import psi_fingerprint, read_psi
+from preflab.training.losses import loss_of, own_code
+from preflab.training.preference_settings import settings_of
 
 QUICK: dict[str, Any] = {"max_steps": 1, "eval_data": (), "save_strategy": "no"}
 
@@ -75,15 +74,22 @@ def test_a_constant_of_psi_does_not_matter() -> None:
 
 
 def test_a_function_of_ones_own(tmp_path: Path) -> None:
-    spec = own(tmp_path / "mine.py", "p ** 3")
-    assert read_psi(spec, label_smoothing=0.0)(0.5) == 0.125
-    assert read_psi(str(tmp_path / "mine.py"), label_smoothing=0.0)(0.5) == 0.125, "the only one in the file"
-    assert type(read_psi(own(tmp_path / "whole.py", "round(p)"), label_smoothing=0.1)(0.3)) is float
+    """Also the only one in its file, and one that gives whole numbers."""
+    expected = psipo(SOME, psi=lambda p: p**3, beta=0.1, label_smoothing=0.1).per_example
+    for spec in (own(tmp_path / "mine.py", "p ** 3"), str(tmp_path / "mine.py")):
+        torch.testing.assert_close(read_psi(spec, label_smoothing=0.1)(SOME).per_example, expected)
+    whole = read_psi(own(tmp_path / "whole.py", "round(p)"), label_smoothing=0.1)(SOME).per_example
+    assert whole.tolist() == pytest.approx([(2 - 5) ** 2, (-3 - 5) ** 2, (21 - 5) ** 2])
+
+
+def read_psi(spec: str, **options: Any) -> Callable[[PairLogps], Any]:
+    """ΨPO's loss with this Ψ, tried out."""
+    return loss_of(settings_of("psipo")(model="-", train_data=("-",), psi=spec, **options))
 
 
 REFUSED = {
-    "no number": ("'a'", 0.1, r"mine\.py.*ValueError"),
-    "a mistake": ("p + nothing", 0.1, r"mine\.py line 2: NameError.*at the probability 0\.9"),
+    "no number": ("'a'", 0.1, r"mine\.py:psi: could not convert string to float"),
+    "a mistake": ("p + nothing", 0.1, r"mine\.py line 2: NameError.*, of 0\.9"),
     "not finite": ("1 / (1 - p)", 0.0, r"not finite at the probability 1\.0; a label_smoothing above 0"),
     "too large": ("10.0 ** (10000 * p)", 0.1, r"not finite at the probability 0\.9"),
     "no number at ε": ("float('nan') if p < 0.5 else p", 0.1, r"not finite at the probability 0\.1"),
@@ -98,29 +104,35 @@ def test_what_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_what_is_no_psi(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"found 'logodds'; one of identity, log-odds, or file\.py:function"):
+    with pytest.raises(
+        UserError, match=r"no psi is called 'logodds'; did you mean log-odds\? Known are identity, log-odds, or"
+    ):
         read_psi("logodds", label_smoothing=0.1)
     with pytest.raises(UserError, match="no such file"):
         read_psi(f"{tmp_path}/none.py:psi", label_smoothing=0.1)
     with pytest.raises(UserError, match=r"no 'phi' in it; it defines psi"):
         read_psi(own(tmp_path / "mine.py", "p").replace(":psi", ":phi"), label_smoothing=0.1)
-    with pytest.raises(UserError, match="log-odds is not finite at the probability 1"):
+    with pytest.raises(UserError, match="psipo, psi log-odds: psi is not finite at the probability 1"):
         read_psi("log-odds", label_smoothing=0.0)
 
 
 def test_the_fingerprint_is_that_of_the_file(tmp_path: Path) -> None:
     spec = own(tmp_path / "mine.py", "p")
-    first = psi_fingerprint(spec)
-    assert psi_fingerprint(spec) == first
-    assert psi_fingerprint(own(tmp_path / "mine.py", "2 * p")) != first
-    assert psi_fingerprint("identity") == "identity"
+    kind = settings_of("psipo")
+    given, known = (kind(model="-", train_data=("-",), psi=psi) for psi in (spec, "identity"))
+    first = own_code(given)
+    assert list(first) == [f"psi {spec}"]
+    assert own_code(given) == first
+    own(tmp_path / "mine.py", "2 * p")
+    assert own_code(given) != first
+    assert own_code(known) == {"psi identity": "identity"}
 
 
 @pytest.mark.parametrize("body", ["-p", "1.0"])
 def test_a_psi_that_does_not_rise_is_refused(body: str, tmp_path: Path) -> None:
     """It would draw responses together, or prefer the rejected ones."""
     spec = own(tmp_path / "mine.py", body)
-    with pytest.raises(UserError, match=r"psi: .*mine\.py:psi is .* it must rise"):
+    with pytest.raises(UserError, match=r"psi .*mine\.py:psi: psi is .* it must rise"):
         read_psi(spec, label_smoothing=0.1)
 
 
@@ -166,14 +178,12 @@ def test_log_odds_of_certain_labels_is_refused_at_the_start(
     kind: str, options: dict[str, Any], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recipe, "prepare", None)
-    with pytest.raises(UserError, match="log-odds is not finite at the probability"):
+    with pytest.raises(UserError, match="log-odds: psi is not finite at the probability"):
         run(kind, tiny, tmp_path / "run", **options, **QUICK)
     assert not (tmp_path / "run").exists()
 
 
 def test_settings_reach_the_function() -> None:
-    settings = PREFERENCE_SETTINGS["psipo"](model="-", train_data=("-",), psi="log-odds", beta=0.7, label_smoothing=0.2)
-    step = _pair_step(settings)
-    assert isinstance(step, partial)
-    found = step.keywords["objective"](SOME).per_example
+    settings = settings_of("psipo")(model="-", train_data=("-",), psi="log-odds", beta=0.7, label_smoothing=0.2)
+    found = loss_of(settings)(SOME).per_example
     torch.testing.assert_close(found, psipo(SOME, psi=PSI["log-odds"], beta=0.7, label_smoothing=0.2).per_example)

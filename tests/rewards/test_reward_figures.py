@@ -14,10 +14,12 @@ from matplotlib.patches import StepPatch
 from tiny_runs import run, write_model
 
 from preflab.core.rundir import read_json
+from preflab.page import style
 from preflab.rewards.figures import delta_hist, draw_training_of_reward_model, score_hist
 from preflab.sample.score import score_responses
 from preflab.sample.settings import ScoreSettings
-from preflab.studies.compare import figures
+
+pytestmark = pytest.mark.slow
 
 PICTURES = ("delta_hist.png", "score_hist.png", "score_distribution-beforetrain.png", "score_distribution-new.png")
 
@@ -57,7 +59,7 @@ def test_preference_data_of_two_sources_are_set_against_each_other() -> None:
 
 def test_before_and_after_training_have_the_same_axes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: dict[str, Figure] = {}
-    monkeypatch.setattr(figures, "save_png", lambda figure, path: saved.update({path.name: figure}))
+    monkeypatch.setattr(style, "save_png", lambda figure, path: saved.update({path.name: figure}))
     before = [{"score_chosen": 0.1 * n, "score_rejected": 0.1 * n + 0.05} for n in range(5)]
     after = [{"score_chosen": 3.0 + n, "score_rejected": -3.0 - n} for n in range(5)]
     draw_training_of_reward_model(before, after, tmp_path)

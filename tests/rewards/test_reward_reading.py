@@ -17,10 +17,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from preflab.core.records import Comparison, Message
 from preflab.data.splits import template_of
-from preflab.judging.local_judges import reward_judge
+from preflab.judging.scorer import make_scorer
 from preflab.judging.settings import JudgingSettings
 from preflab.stats.study import Judge
 from preflab.training.reward import train_reward
+
+pytestmark = pytest.mark.slow
 
 TAILS = {"nothing": "", "line break": "\n", "eos": "{eos}", "eos, line break": "{eos}\n", "eos twice": "{eos}{eos}"}
 TURNS = (
@@ -89,7 +91,7 @@ def test_whatever_the_pad_token_is(tail: str, pad: str, pairs: str, tmp_path: Pa
 def test_a_judge_reads_as_score_does(tail: str, pairs: str, tmp_path: Path) -> None:
     folder = reward_model(tmp_path / "model", "llama", tail)
     rows = scored(folder, pairs, tmp_path / "s.jsonl")
-    judge = reward_judge(Judge("mine", "reward_model", str(folder)), JudgingSettings(), seed=0)
+    judge = make_scorer(Judge("mine", "reward_model", str(folder)), JudgingSettings(), 0)
     asked = [
         Comparison((Message("user", row["prompt"][0]["content"]),), (row[side],), row=2 * at + place)
         for at, row in enumerate(rows)

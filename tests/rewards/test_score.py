@@ -64,6 +64,7 @@ def plain_scores(folder: Path, rows: Iterable[dict[str, Any]], *, padding_side: 
     return output.logits[:, 0].numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", FAMILIES)
 def test_plain_transformers_gives_the_same_scores(architecture: str, pairs: str, tmp_path: Path) -> None:
     folder = reward_model(tmp_path, architecture, pairs)
@@ -74,6 +75,7 @@ def test_plain_transformers_gives_the_same_scores(architecture: str, pairs: str,
     assert both_scores(rows).std() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["qwen2", "gpt2"])  # the latter needs a row for a pad token
 def test_an_adapter_and_the_merged_model_score_alike(architecture: str, pairs: str, tmp_path: Path) -> None:
     settings = reward_settings(policy(tmp_path / architecture, architecture), pairs, tmp_path / "run", lora=True)
@@ -87,6 +89,7 @@ def test_an_adapter_and_the_merged_model_score_alike(architecture: str, pairs: s
     assert plain_scores(again, read_jsonl(tmp_path / "adapter.jsonl")) == pytest.approx(of_merged, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_score_does_not_depend_on_the_batch(pairs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = reward_model(tmp_path, "gpt_neox", pairs)
     together = both_scores(scored(folder, pairs, tmp_path / "a.jsonl", batch_size=7))
@@ -240,6 +243,7 @@ def test_prompts_alone_cannot_be_scored(trained: Path, tmp_path: Path) -> None:
         scored(trained / "model", write(tmp_path / "p.jsonl", {"prompt": "a"}, {"prompt": "b"}), tmp_path / "s.jsonl")
 
 
+@pytest.mark.slow
 def test_scores_of_another_model_are_not_overwritten_unasked(trained: Path, pairs: str, tmp_path: Path) -> None:
     output = tmp_path / "s.jsonl"
     before = both_scores(scored(trained / "model", pairs, output))
@@ -258,6 +262,7 @@ def test_a_summary_that_does_not_follow_from_the_rows_is_an_error(trained: Path,
         load_scores(tmp_path / "s.jsonl")
 
 
+@pytest.mark.slow
 def test_rows_of_several_sources_name_their_own(trained: Path, pairs: str, tmp_path: Path) -> None:
     specs = (f"{pairs}[:3]", f"{pairs}[3:]")
     result = score_responses(

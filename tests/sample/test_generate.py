@@ -223,7 +223,7 @@ def test_the_file_has_a_line_for_each_sample_in_the_order_of_the_rows(
     assert result.summary["dropped"] == {
         "empty prompt": {"count": 1, "rows": [7], "example": "there is nothing to respond to"}
     }
-    assert read_json(tmp_path / "out" / "r.summary.json") == result.summary
+    assert read_json(tmp_path / "out" / "r.summary.json") == {"format": 1, **result.summary}
     assert result.summary["hit_cap"] == sum(row["finish"] == "length" for row in rows) / 12
     assert read_json(tmp_path / "out" / "r.manifest.json")["settings"]["top_k"] == 0
     # What generation writes, the other commands read, the prompt's turns included.

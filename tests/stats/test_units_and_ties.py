@@ -18,8 +18,9 @@ from preflab.experiment.report import build_report
 from preflab.experiment.settings import ReportSettings
 from preflab.judging.command import JudgeResult
 from preflab.judging.file_figures import FileFigures, file_figures
-from preflab.judging.judges import Job, ScoringJudge
 from preflab.judging.orders import BOTH
+from preflab.judging.protocol import JudgeRequest
+from preflab.judging.scorer import ScoringJudge
 from preflab.judging.settings import WinrateSettings
 from preflab.judging.verdicts import read_verdicts, write_verdicts
 from preflab.judging.winrate import compute_winrate
@@ -28,8 +29,8 @@ from preflab.stats.judgements import leaning
 from preflab.stats.results import Contest
 from preflab.stats.study import Judge
 from preflab.studies.compare.analyse import analyse
+from preflab.studies.compare.rows import read_study
 from preflab.studies.compare.tables import evaluation_rows
-from preflab.studies.rows import read_study
 
 PROMPTS, SAMPLES = 24, 3
 
@@ -282,7 +283,7 @@ def test_a_scorer_is_asked_once_for_each_text_and_never_about_two_that_are_one()
         Pair("3/0", user("q"), "long", "long"),
     ]
     scorer = ScoringJudge(Judge("rm", "reward_model", "rm", "bfloat16"), Settings(), 0, {}, scores)
-    found = scorer.judgements(Job(pairs, (), Path("journal"), "baseline"))
+    found = scorer.judgements(JudgeRequest(pairs, (), Path("journal"), "baseline"))
     assert [judgement.outcome for judgement in found] == ["loss", "tie", "tie"]
     assert asked == ["long", "short "]
 

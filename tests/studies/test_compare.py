@@ -25,8 +25,10 @@ from preflab.sandbox.gold import gold_reward
 from preflab.stats.study import Study, verdict
 from preflab.studies.compare.command import compare_models
 from preflab.studies.compare.report import ReportResult
+from preflab.studies.compare.rows import read_study
 from preflab.studies.compare.settings import CompareSettings
-from preflab.studies.rows import read_study
+
+pytestmark = pytest.mark.slow
 
 PROMPTS = "sandbox:preferences?rows=14&split=test&seed=3"
 FIGURES = {

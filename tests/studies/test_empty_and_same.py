@@ -11,15 +11,16 @@ from preflab.core.origins import Leak
 from preflab.core.records import Message, Pair
 from preflab.judging import human
 from preflab.judging.command import JudgeResult, judge_pairs_with
-from preflab.judging.judges import HumanJudge, gold_judge
-from preflab.judging.settings import WinrateSettings
+from preflab.judging.human import HumanJudge
+from preflab.judging.kinds import make_judge
+from preflab.judging.settings import JudgingSettings, WinrateSettings
 from preflab.judging.verdicts import read_verdicts
 from preflab.judging.winrate import compute_winrate
-from preflab.page.winrates import grid_row
-from preflab.stats.results import Estimate, GridCell
+from preflab.stats.results import Estimate
 from preflab.stats.study import Judge
 from preflab.studies.grid.findings import grid_findings
-from preflab.studies.grid.report import GridResult
+from preflab.studies.grid.report import GridResult, grid_row
+from preflab.studies.grid.rows import GridCell
 
 RATE = Estimate(0.8, 0.7, 0.9, 60)
 CELL = GridCell("dpo", 200, 1.0, "gold", "chosen", 48, 0, 12, 0, RATE)
@@ -60,7 +61,7 @@ def pairs(*both: tuple[str, str]) -> list[Pair]:
 
 def test_a_judge_and_winrate_say_how_many_responses_are_empty(tmp_path: Path) -> None:
     given = pairs(*[("", "You boil the kettle.")] * 2, *[("Of course!", "No.")] * 3)
-    maker = gold_judge(Judge("gold", "gold", "gold"), seed=0)
+    maker = make_judge(Judge("gold", "gold", "gold"), JudgingSettings(), seed=0)
     file = judge_pairs_with(maker, given, tmp_path / "v.json", model="dpo", opponent="base", overwrite=False)
     words = "warning: many responses are empty: 40 % of dpo's and 0 % of base's"
     assert words in str(JudgeResult(file)).replace("\u00a0", " ")

@@ -18,7 +18,7 @@ from tiny_studies import CHAT, MODELS, REWARD, tiny_study
 
 from preflab.page import marks
 from preflab.page.style import GREY, INK, Panel, compose, looks, panels_as_svg, shown
-from preflab.stats.results import Analysis, Estimate, GridCell
+from preflab.stats.results import Analysis, Estimate
 from preflab.stats.study import Study
 from preflab.studies.compare import figures
 from preflab.studies.compare.analyse import analyse
@@ -35,6 +35,7 @@ from preflab.studies.compare.figures import draw_figures
 from preflab.studies.compare.length_figures import length_panels, lengths
 from preflab.studies.compare.score_figures import score_panels
 from preflab.studies.grid.figures import draw_grid, winrate_vs_step, winrate_vs_temperature
+from preflab.studies.grid.rows import GridCell
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +227,7 @@ def test_subsets_show_their_rates_and_of_very_many_the_largest(study: Study, ana
     assert names == [f"s{n} ({n})" for n in range(30, 30 - MOST_SUBSETS, -1)]
 
 
+@pytest.mark.slow
 def test_signs_of_trouble_have_the_names_that_a_reader_knows(study: Study, analysis: Analysis) -> None:
     varied, signs = drawn(diversity_panels(study, analysis)).values()
     named = [label.get_text() for label in varied.get_yticklabels()]
@@ -324,6 +326,7 @@ def test_the_files_that_a_study_gets(study: Study, tmp_path: Path, monkeypatch: 
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prompts", [1, 2])
 def test_tiny_and_odd_studies_can_be_drawn(prompts: int, tmp_path: Path) -> None:
     models = ("base", "a-very-long-name/of_a-model-7b-instruct-v0.3", "$x$", "_hidden", "κ<&>")
@@ -348,6 +351,7 @@ def test_a_png_is_written_whole(study: Study, analysis: Analysis, tmp_path: Path
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.png"]
 
 
+@pytest.mark.slow
 def test_a_scatter_of_very_many_points_stays_small(tmp_path: Path) -> None:
     large = tiny_study(tmp_path, models=("base", "dpo"), judges=(REWARD,), prompts=2000, training=False)
     panels = [*score_panels(large, analyse(large), "dpo", "reward"), *length_panels(large, analyse(large), "dpo")]

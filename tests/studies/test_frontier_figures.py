@@ -59,6 +59,7 @@ def test_gains_are_over_the_reference_in_its_spread() -> None:
     assert drawn["reward model's score"][1] == pytest.approx([0.3, 0.7])
 
 
+@pytest.mark.slow
 def test_pictures_are_written_and_those_that_do_not_apply_removed(tmp_path: Path) -> None:
     frontier = hand_frontiers.frontier(POINTS)
     draw_frontier(frontier, tmp_path)

@@ -208,6 +208,7 @@ def test_runs_share_their_variance_between_seeds_but_noisy_ones_keep_their_own()
     assert variances == {"dpo": (pytest.approx(pooled / 3), 4), "ipo": (pytest.approx(0.25 / 3), 4)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spreads", "most"), [([0.1] * 6, 0.05), ([0.1] * 5 + [0.3], 0.05), ([0.3] + [0.1] * 5, 0.09)])
 def test_noise_is_called_a_difference_no_more_often_than_stated(spreads: list[float], most: float) -> None:
     """Six objectives without a difference, 600 times over: all seeds equally far apart, or those of one objective three
@@ -255,6 +256,13 @@ def test_the_bound_of_best_of_n_errs_on_a_known_side_only_while_its_gold_rises()
     assert "at 1 nat, where its gold still rises" in said({"dpo": FLAT}, best_of=between)
     assert "at 2 nats, where its gold no longer rises" in said({"dpo": FLAT}, best_of=between)
     assert "upper bound" not in said({"dpo": {1.0: (0.1, 1.1, 0.3)}})
+
+
+def test_a_truth_that_was_named_is_told() -> None:
+    given = hand_frontiers.frontier({"dpo": FLAT})
+    told = "The gold reward is the score by mine.py:vowels."
+    assert told not in reading(given)[-1].text
+    assert reading(replace(given, gold="mine.py:vowels"))[-1].text.endswith(told)
 
 
 def test_responses_that_the_reward_model_cannot_read_are_told() -> None:

@@ -31,6 +31,8 @@ from preflab.studies.frontier.command import measure_frontier
 from preflab.studies.frontier.rows import read_frontier
 from preflab.studies.frontier.settings import FrontierSettings
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = "sandbox:prompts?rows=12&split=test&seed=3"
 VOCABULARY, STOP, CAP = 10, 2, 3
 PROMPT = (3, 5, 7)
@@ -269,6 +271,28 @@ def test_prompts_that_are_not_the_sandboxs_have_no_gold(
     assert not result.frontier.has_gold
     assert all(row["gold"] is None for row in read_jsonl(tmp_path / "f" / "reference.jsonl"))
     assert read_json(tmp_path / "f" / "frontier.json")["policies"][0]["gold"] is None
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_functions_can_be_the_truth_and_the_proxy(runs: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "prompts.jsonl", [{"prompt": f"Tell me about {thing}."} for thing in ("rivers", "the sea")])
+    mine = tmp_path / "mine.py"
+    text = "def vowels(prompts, responses):\n    return [sum(map(text.count, 'aeiou')) for text in responses]\n"
+    mine.write_text(text)
+    given = {"prompts": (str(tmp_path / "prompts.jsonl"),), "reward_model": "length", "gold": f"{mine}:vowels"}
+    result = measure_frontier(settings(runs, tmp_path / "f", **given))
+    assert result.frontier.has_gold
+    rows = [row for path in ("reference", "responses/ipo-0.1-0") for row in read_jsonl(tmp_path / f"f/{path}.jsonl")]
+    for row in rows:
+        assert row["gold"] == sum(map(row["response"].count, "aeiou"))
+        assert row["proxy"] == len(row["response"].split())
+    assert read_json(tmp_path / "f" / "frontier.json")["gold"] == f"{mine}:vowels"
+    mine.write_text(text.replace("aeiou", "ae"))
+    with pytest.raises(UserError, match=r"data\.gold: "):
+        measure_frontier(settings(runs, tmp_path / "f", **given))
+    mine.write_text("def vowels(prompts, responses):\n    return [float('nan') for _ in responses]\n")
+    with pytest.raises(UserError, match=r"gold: .*mine\.py:vowels gives no finite score to the response "):
+        measure_frontier(settings(runs, tmp_path / "g", **given))
 
 
 @pytest.mark.usefixtures("undrawn")

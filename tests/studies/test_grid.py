@@ -17,6 +17,8 @@ from preflab.studies.grid.command import run_grid
 from preflab.studies.grid.rows import read_grid
 from preflab.studies.grid.settings import GridSettings
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = "sandbox:preferences?rows=8&split=test&seed=3"
 
 

@@ -14,9 +14,9 @@ from preflab.core.rundir import write_json, write_jsonl
 from preflab.judging.verdicts import write_verdicts
 from preflab.studies.compare import command as compare
 from preflab.studies.compare.command import compare_models
+from preflab.studies.compare.rows import read_study
 from preflab.studies.compare.settings import CompareSettings
 from preflab.studies.grid.rows import read_grid
-from preflab.studies.rows import read_study
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from tiny_studies import MODELS, tiny_study
 
 from preflab.core.records import Message
 from preflab.page.cases import LONGEST, cases_as_markdown, gains, markdown_cell, prompt_text
-from preflab.page.winrates import as_latex, as_markdown, csv_text, escape_latex, grid_row, write_winrates
-from preflab.stats.results import Analysis, Estimate, GridCell
+from preflab.page.winrates import as_latex, as_markdown, csv_text, escape_latex, write_winrates
+from preflab.stats.results import Analysis, Estimate
 from preflab.stats.study import Study
 from preflab.studies.compare.analyse import analyse
 from preflab.studies.compare.tables import (
@@ -28,6 +28,8 @@ from preflab.studies.compare.tables import (
     misranked_pairs,
     write_tables,
 )
+from preflab.studies.grid.report import grid_row
+from preflab.studies.grid.rows import GridCell
 
 
 @pytest.fixture(scope="module")

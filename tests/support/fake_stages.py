@@ -8,12 +8,11 @@ from typing import Annotated
 import pytest
 from pydantic import Field
 
+from preflab.core.command import StageCommand
 from preflab.core.config import Positional, Settings
 from preflab.core.records import Amount, UserError
 from preflab.core.rundir import read_json, write_json
-from preflab.experiment import run
 from preflab.experiment.outlook import Outlook
-from preflab.experiment.plan import StageKind
 from preflab.experiment.run import RunResult, run_experiment
 from preflab.experiment.settings import RunSettings
 
@@ -57,6 +56,10 @@ def make(settings: MakeSettings) -> str:
     return "made"
 
 
+def product_of(settings: MakeSettings) -> str:
+    return "merged" if settings.lora else "model"
+
+
 def amount(run: object, settings: MakeSettings, *, measure: bool) -> Amount:
     assert run is make
     if settings.seed < 0:
@@ -79,21 +82,22 @@ def _begin(folder: Path) -> None:
 
 
 KINDS = {
-    "make": StageKind(
+    "make": StageCommand(
         MakeSettings,
         "fake_stages:make",
-        "output_dir",
-        product=lambda settings: "merged" if settings.lora else "model",
+        "Make one thing of one.",
+        product="fake_stages:product_of",
         harmless=frozenset({"batch_size", "overwrite"}),
         amount="fake_stages:amount",
     ),
-    "gather": StageKind(
+    "gather": StageCommand(
         GatherSettings,
         "fake_stages:gather",
-        "out",
-        "things.json",
-        product=lambda _: "things.json",
-        proof="things.json",
+        "Make one thing of several.",
+        place="out",
+        file="things.json",
+        product="things.json",
+        head="things.json",
         extends=frozenset({"title", "things"}),
     ),
 }
@@ -122,7 +126,7 @@ def install(patch: pytest.MonkeyPatch, folder: Path) -> None:
     CALLS.clear()
     FAILING.clear()
     LEARNED.clear()
-    patch.setattr(run, "STAGES", KINDS)
+    patch.setattr("preflab.commands.COMMANDS", KINDS)
     patch.setattr("preflab.experiment.report.report_experiment", report)
     patch.chdir(folder)
 

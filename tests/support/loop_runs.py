@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -47,12 +47,13 @@ class OneOfMany:
 def gradients(
     module: nn.Module,
     rows: Rows,
-    step_fn_for: Callable[[Indices], StepFn],
+    step_fn: StepFn,
     plan: Sequence[Step],
     accelerator: Any = None,
     *,
     learning_rate: float = 0.0,
     clip: float = 1e9,
+    statistics_of: Callable[[Indices], Mapping[str, Tensor]] = lambda _: {},
 ) -> tuple[list[Grads], list[StepReport]]:
     """The gradients as the optimizer saw them in each step, and the reports."""
     seen: list[Grads] = []
@@ -62,7 +63,8 @@ def gradients(
     )
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
     accelerator = accelerator or OneOfMany()
-    reports = train(accelerator, module, optimizer, schedule, rows, plan, step_fn_for, max_grad_norm=clip)
+    given = (accelerator, module, optimizer, schedule, rows, plan, step_fn)
+    reports = train(*given, max_grad_norm=clip, statistics_of=statistics_of)
     return seen, list(reports)
 
 

@@ -49,7 +49,7 @@ def responses_of(given: PairLogps, kl: float = KL) -> LabelledLogps:
     reference = torch.stack([given.reference_chosen, given.reference_rejected], dim=1).flatten()
     tokens = torch.stack([given.chosen_tokens, given.rejected_tokens], dim=1).flatten()
     wanted = torch.tensor([True, False]).repeat(len(given.chosen))
-    return LabelledLogps(policy, reference, wanted, policy.new_tensor(kl), tokens, given.precision)
+    return LabelledLogps(policy, reference, wanted, tokens, given.precision, {"kl": policy.new_tensor(kl)})
 
 
 def objective(name: str, **options: object) -> Callable[[PairLogps], Loss]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from preflab.core.durable import read_metrics
+from preflab.objectives import OBJECTIVES
 from preflab.sandbox.tiny import build_tiny_model
 from preflab.training import fit
-from preflab.training.preference_settings import PREFERENCE_SETTINGS
+from preflab.training.preference_settings import settings_of
 from preflab.training.preferences import train_preferences
 from preflab.training.reward import train_reward
 from preflab.training.settings import RewardSettings, SFTSettings
@@ -38,10 +40,17 @@ DEFAULTS: dict[str, Any] = {
 }
 # Without dropout, by which a policy differs from itself.
 LORA: dict[str, Any] = {"lora": True, "lora_r": 4, "lora_dropout": 0.0}
+
+
+def _made(objective: str, **values: Any) -> Any:
+    """Its settings, of the table as it is when they are made."""
+    return settings_of(objective)(**values)
+
+
 COMMANDS: dict[str, tuple[Any, Any]] = {
     "sft": (SFTSettings, train_sft),
     "reward": (RewardSettings, train_reward),
-    **{name: (kind, train_preferences) for name, kind in PREFERENCE_SETTINGS.items()},
+    **{name: (partial(_made, name), train_preferences) for name in OBJECTIVES},
 }
 
 

@@ -17,9 +17,9 @@ from preflab.core.records import TokenizedComparison
 from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseLogps
 from preflab.objectives import OBJECTIVES, Loss, PairLogps
-from preflab.training.preference_settings import DPOSettings
-from preflab.training.preferences import _pair_step
-from preflab.training.steps import Responses, StepOutput, means
+from preflab.training.losses import loss_of
+from preflab.training.preference_settings import settings_of
+from preflab.training.steps import Responses, StepOutput, means, pair_step
 
 pytest.importorskip("trl", reason="TRL is installed with the test extra on Python 3.11 and later")
 
@@ -116,8 +116,8 @@ def test_conservative_dpo(trainer: Any, batch: dict[str, Tensor], epsilon: float
 
 def mixture(*mix: str, **options: float) -> Callable[[PairLogps], Loss]:
     """What `train dpo --mix …` trains by."""
-    settings = DPOSettings(model="-", train_data=("-",), beta=BETA, mix=mix, **options)
-    step = _pair_step(settings)
+    settings = settings_of("dpo")(model="-", train_data=("-",), beta=BETA, mix=mix, **options)
+    step = partial(pair_step, objective=loss_of(settings))
     assert isinstance(step, partial)
     return step.keywords["objective"]
 
@@ -161,8 +161,8 @@ def test_the_step_of_a_recipe_is_that_of_its_settings() -> None:
     """Else the comparisons above would be of something that no command runs."""
     values = torch.tensor([-5.0, -7.0])
     responses = Responses(values, torch.tensor([2, 3]), (2,))
-    settings = DPOSettings(model="-", train_data=("-",), mix=("simpo?weight=2&beta=3",))
-    with_nan: StepOutput = _pair_step(settings)(responses)
+    settings = settings_of("dpo")(model="-", train_data=("-",), mix=("simpo?weight=2&beta=3",))
+    with_nan: StepOutput = pair_step(responses, objective=loss_of(settings))
     assert with_nan.loss_sum.isnan(), "dpo has no reference here"
     assert set(with_nan.totals) >= {"loss/dpo", "loss/simpo"}
     better, worse = values[:1], values[1:]

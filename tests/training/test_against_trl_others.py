@@ -176,9 +176,10 @@ def test_kto(turned: bool, weights: tuple[float, float], kto_trainer: Any, monke
         known = Known(reference(rows), batch["label"].bool())
         kl = float(np.mean((module(mismatched) - reference(mismatched)).double().numpy()))
     assert (kl < 0) != (logged["kl"] > 0)
-    step = partial(label_step, kl=torch.tensor(max(0.0, kl)))
+    statistics = {"kl": torch.tensor(max(0.0, kl))}
     objective = partial(kto, beta=0.3, desirable_weight=weights[0], undesirable_weight=weights[1])
-    output = step(Responses(module(rows), rows.token_counts, rows.widths, known), objective=objective)
+    given = Responses(module(rows), rows.token_counts, rows.widths, known, statistics=statistics)
+    output = label_step(given, objective=objective)
     loss = output.loss_sum / len(UNPAIRED)
     loss.backward()
     torch.testing.assert_close(loss.detach(), expected, rtol=1e-4, atol=1e-4)

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import shutil
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from preflab.model.prefix import PrefixBatch, prefix_batch
 from preflab.model.responses import ResponseLogps, ResponseRewards
 from preflab.objectives import OBJECTIVES, Loss, Objective, PairLogps, dpo
 from preflab.training import checkpoint, preferences
-from preflab.training.preference_settings import PREFERENCE_SETTINGS, DPOSettings
+from preflab.training.preference_settings import settings_of
 from preflab.training.preferences import falling_chosen
 
 LN_2 = math.log(2)
@@ -96,18 +97,19 @@ def test_15_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoin
 ) -> None:
     calls = []
 
+    @wraps(dpo)
     def poisoned(pairs: PairLogps, **options: float) -> Loss:
         loss = dpo(pairs, **options)
         calls.append(1)
-        return Loss(loss.per_example * float("nan"), loss.values) if len(calls) == 4 else loss
+        return Loss(loss.per_example * float("nan"), loss.values) if len(calls) == 5 else loss  # first it is tried out
 
-    monkeypatch.setitem(TABLE, "dpo", Objective(poisoned, "", ""))
+    monkeypatch.setitem(TABLE, "dpo", Objective(poisoned))
     good = tmp_path / "run" / "checkpoints" / "step-00000002"
     with pytest.raises(UserError, match=rf"step 4: the loss is nan.*The last good checkpoint is {good}"):
         run("dpo", sft_root / "tiny", tmp_path / "run", eval_data=())
     assert history(tmp_path / "run", "loss")[-1] > 0, "no line claims that the loss was 0"
     assert len(history(tmp_path / "run", "loss")) == 3
-    monkeypatch.setitem(TABLE, "dpo", Objective(dpo, "", ""))
+    monkeypatch.setitem(TABLE, "dpo", Objective(dpo))
     run("dpo", sft_root / "tiny", tmp_path / "run", eval_data=())
     run("dpo", sft_root / "tiny", tmp_path / "unharmed", eval_data=())
     assert read_metrics(tmp_path / "run") == read_metrics(tmp_path / "unharmed"), "the checkpoint was good"
@@ -116,8 +118,11 @@ def test_15_a_loss_that_is_not_finite_names_the_step_and_the_last_good_checkpoin
 def test_15_before_the_first_checkpoint_it_says_that_there_is_none(
     sft_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = Objective(lambda p, **_: Loss(p.chosen * float("inf"), {}), "", "")
-    monkeypatch.setitem(TABLE, "dpo", broken)
+    @wraps(dpo)
+    def broken(pairs: PairLogps, **_: float) -> Loss:
+        return Loss(pairs.chosen * (float("inf") if len(pairs.chosen) == 4 else 1.0), {})
+
+    monkeypatch.setitem(TABLE, "dpo", Objective(broken))
     with pytest.raises(UserError, match=r"step 1: the loss is -?inf.*There is no checkpoint yet"):
         run("dpo", sft_root / "tiny", tmp_path / "run", eval_data=())
 
@@ -253,9 +258,9 @@ def test_18_a_run_warns_and_an_sft_term_holds_against_it(
     assert held[-1] > fell[-1]
 
 
-@pytest.mark.parametrize("name", PREFERENCE_SETTINGS)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_18_the_advice_names_only_settings_that_the_objective_has(name: str) -> None:
-    kind = PREFERENCE_SETTINGS[name]
+    kind = settings_of(name)
     advice = preferences._against_falling(kind(model="m", train_data=("d",)))
     named = {setting for setting in ("sft_weight", "mix", "beta", "learning_rate") if setting in advice}
     assert {"beta", "learning_rate"} <= named <= set(kind.model_fields)
@@ -319,7 +324,7 @@ def test_a_checkpoint_of_lora_holds_all_that_is_trained(sft_root: Path, tmp_path
 
 
 def test_defaults_are_those_of_the_dpo_paper() -> None:
-    given = DPOSettings(model="m", train_data=("d",))
+    given = settings_of("dpo")(model="m", train_data=("d",))
     assert (given.beta, given.label_smoothing, given.sft_weight) == (0.1, 0.0, 0.0)
 
 

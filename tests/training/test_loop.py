@@ -52,7 +52,7 @@ def module_and_rows(kind: str) -> tuple[nn.Module, RankedRows, StepFn]:
 def run(kind: str, plan: Sequence[Step], accelerator: Any = None, **options: float) -> Any:
     """The gradients as the optimizer saw them in each step, and the reports."""
     module, rows, step_fn = module_and_rows(kind)
-    return gradients(module, rows, lambda _: step_fn, plan, accelerator, **options)
+    return gradients(module, rows, step_fn, plan, accelerator, **options)
 
 
 def planned(**options: Any) -> Sequence[Step]:
@@ -148,7 +148,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(poison: 
     rows.reference[rows.offsets[3]] = poison
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    steps = train(OneOfMany(), module, optimizer, schedule, rows, plan, lambda _: step_fn, max_grad_norm=1.0)
+    steps = train(OneOfMany(), module, optimizer, schedule, rows, plan, step_fn, max_grad_norm=1.0)
     assert next(steps).step == 1
     before = copy.deepcopy(module.state_dict())
     with pytest.raises(UserError, match=r"step 2: the loss is (nan|inf).*before the weights were touched.*rows 2, 3"):
@@ -172,7 +172,7 @@ def test_a_run_goes_on_at_any_step() -> None:
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
     plan = planned(batch_size=4, passes=1)
-    steps = train(OneOfMany(), module, optimizer, schedule, rows, plan, lambda _: step_fn, max_grad_norm=1.0, first=3)
+    steps = train(OneOfMany(), module, optimizer, schedule, rows, plan, step_fn, max_grad_norm=1.0, first=3)
     assert [report.step for report in steps] == [4, 5]
 
 
@@ -210,7 +210,7 @@ def test_indices_are_those_of_the_plan() -> None:
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
     rows = Asked(DATASET, prefix_batch)
-    list(train(OneOfMany(), module, optimizer, schedule, rows, plan, lambda _: step_fn, max_grad_norm=1.0))
+    list(train(OneOfMany(), module, optimizer, schedule, rows, plan, step_fn, max_grad_norm=1.0))
     assert asked == [[4, 1], [7]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -207,6 +208,7 @@ def test_2_the_reference_of_evaluation_does_not_move(
 ) -> None:
     references, policies = [], []
 
+    @wraps(dpo)
     def watched(pairs: PairLogps, **options: float) -> Loss:
         if len(pairs.chosen) == 9:  # the held-out rows
             references.append(torch.cat([pairs.reference_chosen, pairs.reference_rejected]))
@@ -214,7 +216,7 @@ def test_2_the_reference_of_evaluation_does_not_move(
         return dpo(pairs, **options)
 
     table: Any = OBJECTIVES
-    monkeypatch.setitem(table, "dpo", Objective(watched, "", ""))
+    monkeypatch.setitem(table, "dpo", Objective(watched))
     run("dpo", sft_root / "tiny", tmp_path / "run", **LORA, learning_rate=1e-2)
     assert len(references) == 3
     assert all(torch.equal(reference, references[0]) for reference in references)

@@ -34,14 +34,15 @@ STEPS: dict[str, StepFn] = {
     "reward": partial(reward_step, center=0.1),
     "dpo": partial(pair_step, objective=partial(dpo, beta=0.3, label_smoothing=0.1, sft_weight=0.2)),
     **{name: partial(pair_step, objective=row.loss) for name, row in ROWS.items() if not name.startswith("kto")},
-    "kto": partial(label_step, objective=partial(kto, desirable_weight=1.5), kl=torch.tensor(1.3)),
+    "kto": partial(label_step, objective=partial(kto, desirable_weight=1.5)),
 }
 
 
 def responses(first: int = 0, last: int = len(WIDTHS), values: Tensor = VALUES) -> Responses:
     """Those of the comparisons from `first` up to `last`."""
     here = slice(sum(WIDTHS[:first]), sum(WIDTHS[:last]))
-    return Responses(values[here], COUNTS[here], WIDTHS[first:last], Known(REFERENCE[here], WANTED[here]))
+    known, statistics = Known(REFERENCE[here], WANTED[here]), {"kl": torch.tensor(1.3)}
+    return Responses(values[here], COUNTS[here], WIDTHS[first:last], known, statistics=statistics)
 
 
 def test_all_pairs_of_a_comparison_weigh_one() -> None:
@@ -115,8 +116,9 @@ def test_nothing_known_is_not_a_number_and_not_zero() -> None:
 def test_labels_are_reported_by_side() -> None:
     """Rewards 0.1·(−2 + 5), 0.1·(−9 + 8) and 0.1·(−4 + 4); z = 0.1·2. Means of each side, and of all."""
     values, reference = torch.tensor([[-2.0, -9, -4], [-5, -8, -4]], dtype=torch.float64)
-    given = Responses(values, torch.ones(3), (2, 1), Known(reference, torch.tensor([True, False, False])))
-    output = label_step(given, objective=kto, kl=torch.tensor(2.0))
+    known, statistics = Known(reference, torch.tensor([True, False, False])), {"kl": torch.tensor(2.0)}
+    given = Responses(values, torch.ones(3), (2, 1), known, statistics=statistics)
+    output = label_step(given, objective=kto)
     losses = [1 / (1 + np.exp(0.3 - 0.2)), 1 / (1 + np.exp(0.2 + 0.1)), 1 / (1 + np.exp(0.2))]
     assert float(output.loss_sum) == pytest.approx(sum(losses))
     assert means(output.totals) == pytest.approx(

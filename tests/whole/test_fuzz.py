@@ -313,7 +313,7 @@ WORDS = (
 @blocks(250)
 def test_words(first: int, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Odd words in the place of every setting, on commands that lack what they need."""
-    from preflab.cli import COMMANDS, _import
+    from preflab.commands import COMMANDS
     from preflab.core.config import is_positional, named_fields
 
     monkeypatch.chdir(tmp_path)
@@ -322,7 +322,7 @@ def test_words(first: int, tmp_path: Path, capsys: Capture, monkeypatch: pytest.
     names = [name for name in COMMANDS if name not in ("quickstart", "objectives", "data formats", "sandbox")]
     for seed, chance in seeds(first, "words"):
         name = chance.choice(names)
-        fields = named_fields(_import(COMMANDS[name].settings))
+        fields = named_fields(COMMANDS[name].settings_class())
         words = name.split()
         for field in chance.sample(sorted(fields), min(3, len(fields))):
             option = [] if is_positional(fields[field]) else ["--" + field.replace("_", "-")]

@@ -19,6 +19,7 @@ import tiny_runs
 from nbformat import NotebookNode
 from tiny_models import tiny_model
 
+import preflab
 from preflab.core.rundir import read_json, read_jsonl, write_jsonl
 from preflab.sandbox.tiny import build_tokenizer
 from preflab.sandbox.world import World, preference_rows
@@ -130,15 +131,26 @@ def test_text_to_text_dpo_runs_as_it_is_stored(tmp_path: Path) -> None:
     assert kinds(ran) == kinds(stored("text_to_text_dpo"))
     assert_no_warnings(ran)
     folder = tmp_path / "text_to_text_dpo"
-    history = read_json(folder / "training_history.json")
+    history = read_json(folder / "dpo" / "training_history.json")
     check_history(history, steps=100)
-    assert (folder / "training_curves.png").read_bytes().startswith(b"\x89PNG")
-    assert (folder / "model_comparison.png").read_bytes().startswith(b"\x89PNG")
-    check_comparison(folder)
+    check_comparison(folder / "comparison")
     # 200 pairs are enough here for the held-out pairs, and the answers, to show it.
     assert history[-1]["eval_loss"] < math.log(2) - 0.02
     assert history[-1]["eval_rewards/accuracies"] > 0.6
-    assert re.search(r"after − before: 0\.\d\d \(0\.\d\d\d? to 0\.\d\d\), 341 prompts: better", printed(ran, "results"))
+    results = read_json(folder / "comparison" / "analysis" / "model_comparison_results.json")
+    (contest,) = results["analysis"]["contests"]
+    assert contest["difference"]["low"] > 0
+    (cell,) = (cell for cell in code(ran) if cell.id == "results")
+    shown = re.findall(r"<td>(.*?)</td>", cell.outputs[0].data["text/html"])
+    assert shown[:3] == ["gold", "dpo", "base"]
+    assert f"{contest['win_rate']['value']:.6f}" in shown
+
+
+def test_text_to_text_dpo_uses_public_names_only() -> None:
+    source = "\n".join(cell.source for cell in code(stored("text_to_text_dpo")))
+    assert "from preflab" not in source
+    assert {name for name in re.findall(r"preflab\.(\w+)", source) if not hasattr(preflab.api, name)} == set()
+    assert "preflab.train(" in source
 
 
 def check_history(history: list[dict[str, float]], *, steps: int) -> None:
@@ -162,11 +174,9 @@ def check_history(history: list[dict[str, float]], *, steps: int) -> None:
 
 def check_comparison(folder: Path) -> None:
     """The figures follow from the scores beside them."""
-    results = read_json(folder / "model_comparison_results.json")
+    results = read_json(folder / "analysis" / "model_comparison_results.json")
     scores = {
-        name: {
-            row["row"]: row["score"] for row in read_jsonl(folder / "comparison" / "scores" / "gold" / f"{name}.jsonl")
-        }
+        name: {row["row"]: row["score"] for row in read_jsonl(folder / "scores" / "gold" / f"{name}.jsonl")}
         for name in ("base", "dpo")
     }
     assert (results["model"], results["baseline"], results["scorer"]) == ("dpo", "base", "gold")
@@ -186,17 +196,16 @@ def test_its_one_cell_takes_another_model_and_file(tmp_path: Path) -> None:
     tiny_model("gemma3_text", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "mine")
     tokenizer.save_pretrained(tmp_path / "mine")
     write_jsonl(tmp_path / "pairs.jsonl", list(preference_rows(World(), rows=31, split="train", style="TRL")))
-    own = {"MODEL": "mine", "PAIRS": "pairs.jsonl[:-10]", "HELD_OUT": "pairs.jsonl[-10:]", "JUDGE": ()}
+    own = {"MODEL": "mine", "PAIRS": "pairs.jsonl", "HELD_OUT": 10, "JUDGE": ()}
     notebook = with_settings(stored("text_to_text_dpo"), **own, STEPS=20, MAX_NEW_TOKENS=8, OUTPUT="out")
     ran = execute.run(notebook, tmp_path)
     assert printed(ran, "make-model").startswith("Gemma3ForCausalLM: ")
     assert_no_warnings(ran)
-    check_history(read_json(tmp_path / "out" / "training_history.json"), steps=20)
-    results = read_json(tmp_path / "out" / "model_comparison_results.json")
+    check_history(read_json(tmp_path / "out" / "dpo" / "training_history.json"), steps=20)
+    results = read_json(tmp_path / "out" / "comparison" / "analysis" / "model_comparison_results.json")
     assert [figures["name"] for figures in results["analysis"]["models"]] == ["base", "dpo"]
     assert results["analysis"]["contests"] == []
-    assert (tmp_path / "out" / "model_comparison.png").exists()
-    assert not (tmp_path / "out" / "base").exists(), "the sandbox's model is not made where another one is named"
+    assert not (tmp_path / "out" / "sandbox").exists(), "the sandbox's model is not made where another one is named"
 
 
 # ---- reading_a_grid ------------------------------------------------------------------------------------------------

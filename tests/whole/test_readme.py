@@ -1,17 +1,18 @@
-"""The README's commands are commands, and its Python runs against the settings that there are."""
+"""The commands of README and docs are commands, and their Python runs."""
 
 from __future__ import annotations
 
-import ast
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+from tiny_runs import write_model
 
-import preflab
 import preflab.cli
 from preflab.core.config import Settings
+from preflab.core.rundir import write_jsonl
+from preflab.sandbox.world import World, preference_rows
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -42,14 +43,24 @@ def test_an_example_is_a_command(page: str, line: str, monkeypatch: pytest.Monke
     assert len(asked) == 1
 
 
-def test_the_python_example_names_what_there_is() -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    calls = [node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)]
-    (settings,) = (call for call in calls if ast.unparse(call.func).endswith("Settings"))
-    made = preflab.DPOSettings(**{str(item.arg): ast.literal_eval(item.value) for item in settings.keywords})
-    assert made.beta == 0.1
-    assert {ast.unparse(call.func) for call in calls} >= {"preflab.train_preferences", "preflab.DPOSettings"}
-    assert callable(preflab.train_preferences)
+PYTHON = [
+    (page.name, block)
+    for page in PAGES
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    if "import preflab\n" in block
+]
+
+
+@pytest.mark.parametrize(("page", "block"), PYTHON, ids=[f"{page} {at}" for at, (page, _) in enumerate(PYTHON)])
+def test_a_python_example_runs(page: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "runs" / "sft" / "model")
+    write_jsonl(tmp_path / "pairs.jsonl", list(preference_rows(World(), rows=60, split="train", style="TRL")))
+    exec(compile(block, page, "exec"), {})
+
+
+def test_pages_show_python() -> None:
+    assert [page for page, _ in PYTHON] == ["README.md", "python.md", "python.md"]
 
 
 def test_links_lead_somewhere() -> None:

@@ -39,7 +39,7 @@ class Positional:
 class Settings(BaseModel):
     """Base of all settings: frozen, no unknown names, no empty text, a description on every field (it is the help).
 
-    A class is composed from smaller ones by inheritance (`class DPOSettings(ModelSettings, DataSettings)`). The class
+    A class is composed from smaller ones by inheritance (`class SFTSettings(ModelSettings, DataSettings)`). The class
     that defines a field names the section of `--help` in which the field stands.
     """
 
@@ -215,8 +215,15 @@ def load_settings(cls: type[SettingsT], config_file: Path | None, overrides: Map
             return name.upper() if name in fields and is_positional(fields[name]) else "--" + name.replace("_", "-")
         return f"{config_file}: {name}"
 
+    return validated(cls, {**given, **overrides}, place)
+
+
+def validated(cls: type[SettingsT], values: Mapping[str, object], place: Callable[[str], str]) -> SettingsT:
+    """The settings of `cls` with these values. Raises `UserError` as `load_settings` does; `place` says where a setting
+    was given.
+    """
     try:
-        return cls.model_validate({**given, **overrides})
+        return cls.model_validate(values)
     except ValidationError as error:
         lines = explain(cls, error, place)
         if len(lines) > 1:

@@ -150,7 +150,8 @@ def _digest_once(path: Path) -> str:
     return _KNOWN[key]
 
 
-METRICS = "metrics.jsonl"
+METRICS, RESULT, CURVES = "metrics.jsonl", "result.json", "training_curves.png"
+"""Files in a training's folder."""
 
 
 def read_metrics(folder: Path, name: str = METRICS) -> list[dict[str, float]]:

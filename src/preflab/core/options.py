@@ -27,7 +27,19 @@ CONTEXT: Mapping[str, Any] = {"token_normalize_func": lambda name: name.replace(
 
 
 class Menu(click.Group):
-    """A group that lists its commands in the order in which they are used, each with its whole help line."""
+    """A group that lists its commands in the order in which they are used, each with its whole help line.
+
+    `others` makes a command that is not in the list, where there is one of this name.
+    """
+
+    def __init__(
+        self, name: str, *, others: Callable[[str], click.Command | None] | None = None, **options: Any
+    ) -> None:
+        super().__init__(name, **options)
+        self._others = others
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, cmd_name) or (self._others and self._others(cmd_name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         commands = [(name, self.get_command(ctx, name)) for name in self.commands]

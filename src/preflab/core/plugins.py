@@ -37,12 +37,14 @@ class Plugin:
         fingerprint: a hash of the file (of an installed package's, with its version) that it is defined in; empty of
             what is ours.
         path: that file; None of what is ours, or of a module without source.
+        name: what to call it: its name in the table, in its file, or as an entry point.
     """
 
     value: Any
     where: str
     fingerprint: str = ""
     path: Path | None = None
+    name: str = ""
 
     def place(self, error: BaseException) -> str:
         """Where in it an error was raised: the file and the line that failed."""
@@ -61,7 +63,7 @@ def load(spec: str, kind: str, ours: Mapping[str, object]) -> Plugin:
     Raises UserError where there is no such thing, with the nearest name, and where its file cannot be run.
     """
     if spec in ours:
-        return Plugin(ours[spec], "preflab")
+        return Plugin(ours[spec], "preflab", name=spec)
     if names_file(spec):
         return load_file(spec, kind)
     if spec in (found := installed(kind)):
@@ -100,7 +102,8 @@ def load_file(spec: str, kind: str) -> Plugin:
         raise UserError(f"{path}: there is no {wanted!r} in it; it defines {names}")
     if not wanted and len(defined) != 1:
         raise UserError(f"{path}: say which with {path}:NAME; it defines {names}")
-    return Plugin(values[wanted or defined[0]], str(path), hashlib.sha256(text).hexdigest(), path)
+    name = wanted or defined[0]
+    return Plugin(values[name], str(path), hashlib.sha256(text).hexdigest(), path, name)
 
 
 def installed(kind: str) -> dict[str, EntryPoint]:
@@ -165,4 +168,4 @@ def _load_entry_point(point: EntryPoint) -> Plugin:
     file = getattr(sys.modules[point.module], "__file__", None)
     path = Path(file) if file else None
     text = path.read_bytes() if path and path.suffix == ".py" else b""
-    return Plugin(value, package, hashlib.sha256(f"{package}\n".encode() + text).hexdigest(), path)
+    return Plugin(value, package, hashlib.sha256(f"{package}\n".encode() + text).hexdigest(), path, point.name)

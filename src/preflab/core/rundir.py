@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from preflab.core.file_format import with_format, without_format
 from preflab.core.records import UserError, refuse_device
 from preflab.core.redaction import redact
 from preflab.core.terminal import is_main_process
@@ -315,9 +316,8 @@ def stage_state(directory: Path) -> Stage | None:
     path = directory / "stage.json"
     if not path.exists():
         return None
-    found = read_json(path)
     with contextlib.suppress(TypeError):  # other keys, or none
-        stage = Stage(**found)
+        stage = Stage(**without_format(path, read_json(path)))
         if _is_stage(stage):
             return stage
     raise UserError(f"{path}: not a stage file that this version wrote; remove the folder to start again")
@@ -384,7 +384,7 @@ def finish_stage(directory: Path, files: Mapping[str, str] | None = None) -> Non
 
 def _write_stage(directory: Path, stage: Stage) -> None:
     if is_main_process():
-        write_json(directory / "stage.json", stage)
+        write_json(directory / "stage.json", with_format(dataclasses.asdict(stage)))
 
 
 def differences(before: object, now: object, name: str = "") -> list[str]:

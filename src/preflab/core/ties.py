@@ -42,12 +42,15 @@ def points(margin: Any, explained: Any) -> Any:
     return (1 + 1.0 * (margin > explained) - 1.0 * (margin < -explained)) / 2 + (margin - margin)
 
 
-def compare(first: Any, second: Any, precision: Precision = "float32", *, size: Any = 0.0) -> Any:
-    """The points of `first` against `second`, two scores that were computed in this precision: 1, 1/2 (a tie) or 0.
+def compare(first: Any, second: Any, precision: Precision | None = "float32", *, size: Any = 0.0) -> Any:
+    """The points of `first` against `second`, two scores that were computed in this precision (None: they are exact):
+    1, 1/2 (a tie) or 0.
 
     `size` is that of the numbers which the scores are made of, where it is larger than theirs: a score near zero is as
     inexact as its neighbours, so of many scores their root mean square is a good one.
     """
+    if precision is None:
+        return points(first - second, 0.0)
     larger = _larger(_larger(abs(first), abs(second)), size)
     return points(first - second, rounding(larger, precision))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
-from preflab.core.plugins import names_file
+from preflab.core.plugins import names_plugin
 from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.column_use import Columns, ColumnTally, also_read
 from preflab.data.comparisons import choose_formats, read_comparisons
@@ -85,7 +85,8 @@ def read_answers(
     be read: a row that is left out in silence would change what is compared.
     """
     source = open_sources((spec,), columns, beside=beside)
-    asked = form if form and (_is_of_answers(form) or (names_file(form) and not _is_ours(source))) else None
+    is_own = form is not None and names_plugin(form, "formats")
+    asked = form if _is_of_answers(form) or (is_own and not _is_ours(source)) else None
     ((name, found),) = formats = choose_formats(source, asked)
     if not found.own and found.kind not in _OF_ANSWERS:
         hint = (

@@ -10,6 +10,7 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from preflab.core.records import UserError
+from preflab.core.results import Result
 from preflab.data.inspect import Inspection, inspect_source
 from preflab.data.inspect_view import render
 from preflab.data.settings import InspectSettings
@@ -17,8 +18,8 @@ from preflab.data.sources import open_sources
 from preflab.data.tokenize import ChatTemplate
 
 
-@dataclass(frozen=True)
-class InspectResult:
+@dataclass(frozen=True, repr=False)
+class InspectResult(Result):
     """What was found. Its text is JSON if that was asked for, else tables; in a terminal the tables have colours."""
 
     inspection: Inspection

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from itertools import islice
 
-from preflab.core.plugins import names_file
 from preflab.core.records import RowError, UserError
 from preflab.data.fields import Row
 from preflab.data.formats import FORMATS
@@ -46,24 +44,21 @@ DETECTION_ROWS = 100
 
 
 def choose_format(name: str | None, rows: Iterable[Row]) -> tuple[str, Format]:
-    """A name of the table, `file.py:function`, or None for detection from the first rows -> name and format.
+    """A name of the table or of an installed package's format, `file.py:function`, or None for detection from the first
+    rows -> name and format.
 
     The format says too, of the rows at hand, which columns it reads under another name, which one says whether a
     response was wanted, and which ones score the responses. Raises UserError where that is not clear.
     """
-    if name is not None and names_file(name):
+    if name is not None and name not in FORMATS:
         return name, load_own_format(name)
     sample = list(islice(rows, DETECTION_ROWS))
     spelling = usual_spelling({str(column) for row in sample for column in row})
     sample = [_unpacked(renamed_row(spelling, row)) for row in sample]
     if name is None:
         name, form = _detect(sample)
-    elif name in FORMATS:
-        form = replace(_under_other_names(FORMATS[name], sample), guesses=False)
     else:
-        near = get_close_matches(name.lower(), [known.lower() for known in FORMATS], n=1)
-        hint = next((f"; did you mean {known}" for known in FORMATS if near and known.lower() == near[0]), "")
-        raise UserError(f"No format is called {name!r}{hint}. Known are {', '.join(FORMATS)}, or file.py:function")
+        form = replace(_under_other_names(FORMATS[name], sample), guesses=False)
     return name, replace(_with_scores(_with_label(form, sample), sample), spelling=spelling)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from preflab.core.plugins import installed
 from preflab.data.formats import FORMATS
 from preflab.data.settings import FormatsSettings
 
@@ -24,4 +25,6 @@ class KnownFormats:
 
 def list_formats(_: FormatsSettings) -> KnownFormats:
     """Name and meaning of every format."""
-    return KnownFormats({name: form.about for name, form in FORMATS.items()})
+    ours = {name: form.about for name, form in FORMATS.items()}
+    theirs = {name: f"of {point.module}, installed" for name, point in installed("formats").items()}
+    return KnownFormats(ours | {name: about for name, about in theirs.items() if name not in ours})

@@ -1,26 +1,30 @@
-"""A format of the user's own: a function in a file of theirs, named `file.py:function`, or `file.py` if alone."""
+"""A format of the user's own: a function in a file of theirs, or in an installed package."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from preflab.core.plugins import FAILURES, Plugin, load_file
+from preflab.core.plugins import FAILURES, Plugin, load
 from preflab.core.records import Comparison, Message, RowError, UserError
 from preflab.data.fields import Row, excerpt
+from preflab.data.formats import FORMATS
 from preflab.data.layout import Format
 from preflab.data.parsers.demonstrations import prompt_response
 from preflab.data.parsers.trl import trl
 
 
 def load_own_format(spec: str) -> Format:
-    """`file.py:function` -> a format; its fingerprint is the hash of the file.
+    """`file.py:function`, or the name of an installed package's (entry points of the group `preflab.formats`) -> a
+    format; its fingerprint is the hash of the file.
 
     The function takes a row (a dict) and returns a Comparison, or a dict with prompt, chosen and rejected, as text or
     chat messages; of files of responses, a dict with prompt and response. To leave a row out it raises
     RowError(reason). All else that it raises is passed on as UserError.
     """
-    plugin = load_file(spec, "formats")
+    plugin = load(spec, "formats", FORMATS)
+    if not callable(plugin.value):
+        raise UserError(f"{plugin.where}: {spec} is {excerpt(plugin.value)}; a format is a function")
     touched: set[str] = set()
     return Format(
         _parser(plugin, touched),
@@ -49,7 +53,9 @@ def _parser(plugin: Plugin, touched: set[str]) -> Callable[[Row], Comparison]:
         if isinstance(made, Comparison) and _is_whole(made):
             return made
         right = "a Comparison of Message and text, or a dict with prompt, chosen and rejected (or prompt and response)"
-        raise UserError(f"{plugin.where}: {function.__name__} returned {excerpt(made)}; it must return {right}")
+        raise UserError(
+            f"{plugin.where}: {getattr(function, '__name__', 'it')} returned {excerpt(made)}; it must return {right}"
+        )
 
     return parse
 

@@ -5,6 +5,7 @@
     data/pairs/                    a folder of such files, in the order of their names, or what `datasets` saved
     data/pairs:train               of a folder, the files of one split
     sandbox:preferences?rows=2000  rows of the embedded sandbox
+    in-memory:20-rows-….jsonl      rows that a Python session handed over, kept in the cache
     owner/name@config:split        a data set on the Hugging Face hub; `@config` may be left out, `:split` is train
 
 Each may end in a slice of its rows, written as in Hugging Face splits: `[:-300]`, `[-300:]`, `[:80%]`, `[100:200]`; and
@@ -36,6 +37,7 @@ from preflab.data.fields import excerpt
 from preflab.data.files import READERS, ending_of, read_file
 from preflab.data.folders import files_of, missing
 from preflab.data.hub import load_from_hub
+from preflab.data.in_memory import SCHEME, file_of
 
 Row = dict[str, Any]
 NumberedRow = tuple[int, Row]
@@ -90,6 +92,9 @@ def _open(spec: str) -> Source:
         )
     if base.startswith("sandbox:"):
         return _sandbox_source(base)
+    if base.startswith(SCHEME):
+        path = file_of(base)
+        return _plain(base, lambda: read_file(path), lambda: _digest(path))
     if is_on_hub(base):
         return _hub_source(base)
     place, part = _split_part(base)

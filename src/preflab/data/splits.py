@@ -22,6 +22,7 @@ from preflab.data.templates import apply_named_template, apply_template_values
 from preflab.data.tokenize import TOO_LONG, ChatTemplate, Dropped
 from preflab.model.adapters import Task
 from preflab.model.configs import check_kind, is_reward_model, own_stop_ids, read_config, unread_id
+from preflab.model.in_memory import InMemory
 from preflab.model.responses import Model, transformers_model
 from preflab.model.settings import LoraSettings, ModelSettings
 from preflab.model.tokenizers import check_ids, embedding_rows, load_tokenizer, padding_for
@@ -57,14 +58,14 @@ class Splits:
         return "\n".join(lines)
 
 
-def load_template(settings: ModelSettings, task: Task = "policy") -> ChatTemplate:
+def load_template(settings: ModelSettings, task: Task = "policy", held: InMemory | None = None) -> ChatTemplate:
     """The model's chat template, or the one chosen by name.
 
     A reward model that is trained on is read where it has been read so far (see `template_of`); one that starts from a
     language model, at the terminator. Where an adapter's base model has no token to pad with but the terminator, a line
     break is put after it and read: others would pass over the terminator as padding.
     """
-    fresh = task == "reward" and not is_reward_model(settings.model, revision=settings.revision)
+    fresh = task == "reward" and not held and not is_reward_model(settings.model, revision=settings.revision)
     trust, revision = settings.trust_remote_code, settings.revision
     template = template_of(
         settings.model,
@@ -73,6 +74,7 @@ def load_template(settings: ModelSettings, task: Task = "policy") -> ChatTemplat
         task="policy" if fresh else task,
         trust_remote_code=trust,
         revision=revision,
+        held=held,
     )
     if fresh and isinstance(settings, LoraSettings) and settings.lora:
         config = read_config(settings.model, trust_remote_code=trust, revision=revision).get_text_config()
@@ -91,19 +93,28 @@ def template_of(
     task: Task = "policy",
     trust_remote_code: bool = False,
     revision: str | None = None,
+    held: InMemory | None = None,
 ) -> ChatTemplate:
     """The chat template of a model by its name, or the template called `chat_template`; `values` are for its switches.
+    Of a model that is `held` in memory, a copy of its tokenizer is used.
 
     A reward model is read where its author reads it, at the last token that its own template renders, which with models
     of ours is the terminator; with a template called by name, at the terminator.
     """
-    check_kind(model, task, trust_remote_code=trust_remote_code, revision=revision)
-    tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code, revision=revision)
+    if held:
+        held.check(task)
+        tokenizer, stops = held.copy_of_tokenizer(), held.stop_ids
+    else:
+        check_kind(model, task, trust_remote_code=trust_remote_code, revision=revision)
+        tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code, revision=revision)
+        stops = own_stop_ids(model, revision=revision)
     apply_named_template(tokenizer, chat_template)
     apply_template_values(tokenizer, values or {})
-    stops = own_stop_ids(model, revision=revision)
     if task == "reward" and chat_template is None:
-        unread = unread_id(model, tokenizer.pad_token_id, trust_remote_code=trust_remote_code, revision=revision)
+        if held:
+            unread = held.unread_id
+        else:
+            unread = unread_id(model, tokenizer.pad_token_id, trust_remote_code=trust_remote_code, revision=revision)
         return ChatTemplate(tokenizer, own_stop_ids=stops, whole_turn=True, unread_id=unread)
     return ChatTemplate(tokenizer, own_stop_ids=stops)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from preflab.core.config import Settings, element_types, resolved
+from preflab.core.plugins import names_file
 from preflab.core.rundir import differences, digest_file, fingerprint
-from preflab.experiment.plan import Plan, PlannedStage, StageKind
+from preflab.experiment.plan import Plan, PlannedStage
 
 State = Literal["new", "unfinished", "extended", "done", "gone", "changed"]
 """Never begun; begun from these inputs; made from some of them, so that it can go on; finished; finished, but what it
@@ -43,17 +44,17 @@ KnownFiles = dict[str, list[Any]]
 """Path -> [size, time of the last change in ns, SHA-256], of files that have been read before."""
 
 
-def inputs_of(plan: Plan, kinds: Mapping[str, StageKind], known: KnownFiles) -> dict[str, dict[str, Any]]:
+def inputs_of(plan: Plan, known: KnownFiles) -> dict[str, dict[str, Any]]:
     """Stage -> its inputs: command, settings, fingerprints of the stages before it, digests of the local files and
     folders that its settings name. What is on a hub is known by its name alone. `known` spares reading files again,
     and is added to.
     """
     found: dict[str, dict[str, Any]] = {}
     for stage in plan.stages:
-        kind = kinds[stage.command]
+        harmless, place = stage.kind.harmless_settings(), stage.kind.place
         settings = _wherever_it_lies(resolved(stage.settings), stage, plan.output_dir)
-        of_run = kind.harmless - {kind.place, "overwrite"}
-        of_result = {name: value for name, value in settings.items() if name not in kind.harmless | {kind.place}}
+        of_run = harmless - {place, "overwrite"}
+        of_result = {name: value for name, value in settings.items() if name not in harmless | {place}}
         found[stage.name] = {
             "command": stage.command,
             "settings": of_result,
@@ -64,15 +65,14 @@ def inputs_of(plan: Plan, kinds: Mapping[str, StageKind], known: KnownFiles) -> 
     return found
 
 
-def made_by(stage: PlannedStage, kind: StageKind, known: KnownFiles) -> str | None:
+def made_by(stage: PlannedStage, known: KnownFiles) -> str | None:
     """The digest of what a stage has made, None where it is not there: two that were made alike have the same."""
-    path = stage.folder / (kind.proof or kind.product(stage.settings))
+    path = stage.folder / (stage.kind.head or stage.kind.product_of(stage.settings))
     return _digest(path, known) if path.exists() else None
 
 
 def standing(
     stage: PlannedStage,
-    kind: StageKind,
     inputs: Mapping[str, Any],
     record: Mapping[str, Any] | None,
     made: Mapping[str, str | None],
@@ -84,9 +84,9 @@ def standing(
     """
     if record is None or not stage.folder.exists():
         return Standing("new")
-    before = record["inputs"]
+    before, extends = record["inputs"], stage.kind.extends
     there, now = _short_of_common(before, inputs)
-    added = tuple(differences(_of_settings(there, kind.extends), _of_settings(now, kind.extends)))
+    added = tuple(differences(_of_settings(there, extends), _of_settings(now, extends)))
     # Stages and files that are not named any more, or were not yet, are what extends a study: the settings say whether
     # that may be.
     both = [name for name in stage.after if name in before["after"]]
@@ -94,7 +94,7 @@ def standing(
     files = before["files"].keys() | inputs["files"].keys()
     if added:
         files = before["files"].keys() & inputs["files"].keys()
-    own = tuple(differences(_own(there, kind.extends, files), _own(now, kind.extends, files)))
+    own = tuple(differences(_own(there, extends, files), _own(now, extends, files)))
     if own or followed:
         return Standing("changed", own, followed)
     if added:
@@ -167,11 +167,18 @@ def _wherever_it_lies(settings: dict[str, Any], stage: PlannedStage, home: Path)
 
 def _local_paths(stage: PlannedStage, output_dir: Path) -> list[Path]:
     """The files and folders outside the experiment's that the settings name, each once."""
-    found = {path.expanduser(): None for text in _texts(stage.settings) for path in _paths_in(text)}
+    found = {
+        path.expanduser(): None for text in (*_own_code(stage), *_texts(stage.settings)) for path in _paths_in(text)
+    }
     home = output_dir.absolute()
     return [
         path for path in found if not path.absolute().is_relative_to(home) and not home.is_relative_to(path.absolute())
     ]
+
+
+def _own_code(stage: PlannedStage) -> Iterator[str]:
+    """Of a command that is a user's own, its file."""
+    yield from filter(names_file, stage.command.split())
 
 
 def _texts(settings: Settings) -> Iterator[str]:
@@ -184,9 +191,9 @@ def _texts(settings: Settings) -> Iterator[str]:
                     yield str(item)
 
 
-# A path begins where a text does, behind the `=` of `name=` or `psi=`, or behind a judge's kind; slices, the function
-# in a user's own file, or a further parameter may follow it.
-_BEGIN = re.compile(r"=|(?<![^=])(?:reward|hf):")
+# A path begins where a text does, behind the `=` of `name=` or `psi=`, or behind a word and a colon (`KIND:`); slices,
+# the function in a user's own file, or a further parameter may follow it.
+_BEGIN = re.compile(r"=|(?<![^=])\w+:")
 _END = re.compile(r"[\[:&]")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from preflab.core.records import Amount, UserError
 from preflab.experiment.inputs import Standing, State, several
-from preflab.experiment.plan import Plan, PlannedStage, StageKind
+from preflab.experiment.plan import Plan, PlannedStage
 from preflab.stats.wording import duration
 
 
@@ -48,31 +47,23 @@ def short(line: str) -> str:
     return line if len(line) <= 400 else line[:399] + "…"
 
 
-def look_ahead(
-    heading: str, plan: Plan, standings: Mapping[str, Standing], kinds: Mapping[str, StageKind], *, measure: bool
-) -> Outlook:
+def look_ahead(heading: str, plan: Plan, standings: Mapping[str, Standing], *, measure: bool) -> Outlook:
     """Count what each training that is not done would take; with `measure`, take its first step."""
     amounts = {
-        stage.name: _amount(stage, kinds[stage.command], standings, measure=measure)
+        stage.name: _amount(stage, standings, measure=measure)
         for stage in plan.stages
-        if kinds[stage.command].amount and standings[stage.name].state != "done"
+        if stage.kind.amount and standings[stage.name].state != "done"
     }
     return Outlook(heading, plan, standings, amounts)
 
 
-def _amount(stage: PlannedStage, kind: StageKind, standings: Mapping[str, Standing], *, measure: bool) -> Amount | str:
+def _amount(stage: PlannedStage, standings: Mapping[str, Standing], *, measure: bool) -> Amount | str:
     if waiting := [name for name in stage.after if standings[name].state != "done"]:
         return f"steps and tokens are counted once its input is made, by {several(waiting)}"
-    run, amount = (getattr(importlib.import_module(module), name) for module, _, name in _parts(kind.run, kind.amount))
     try:
-        found: Amount = amount(run, stage.settings, measure=measure)
+        return stage.kind.amount_of(stage.settings, measure=measure)
     except UserError as error:  # data that is not there, say: the stage itself will say more
         return f"cannot be counted: {str(error).splitlines()[0]}"
-    return found
-
-
-def _parts(*locations: str) -> list[tuple[str, str, str]]:
-    return [location.partition(":") for location in locations]
 
 
 def _told(amount: Amount | str) -> str:

@@ -1,13 +1,13 @@
 """From an experiment's file to its plan: stages in their order, each with its checked settings and its folder.
 
-Nothing is run, and of the disk only the file is read. Which commands there are is the caller's to say.
+Nothing is run, and of the disk only the file is read. Which commands there are, the table of commands says.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from preflab.commands import stage_commands
+from preflab.core.command import StageCommand
 from preflab.core.config import Settings, explain, named_fields
 from preflab.core.records import UserError
 from preflab.experiment.file import Experiment, StageText, did_you_mean, read_experiment_file
@@ -26,33 +28,6 @@ MOST_STAGES = 1000
 
 
 @dataclass(frozen=True)
-class StageKind:
-    """A command that can be a stage.
-
-    Attributes:
-        settings: the command's settings class.
-        run: the recipe that takes them, as "module:name"; it is imported when the stage runs.
-        place: the setting that says where the command writes, which the plan fills in.
-        file: of a command that writes one file, its name in the stage's folder.
-        product: settings -> what `${stage}` stands for, relative to the folder.
-        proof: of a command whose product is the folder of a study, the file in it that says what the study is.
-        harmless: settings that change nothing of what the stage leaves.
-        extends: settings that, when they change, let the stage go on, and not begin anew.
-        amount: (the recipe, its settings, measure) -> what it would take, as "module:name"; empty where nobody knows.
-    """
-
-    settings: type[Settings]
-    run: str
-    place: str
-    file: str = ""
-    product: Callable[[Any], str] = lambda _: ""
-    proof: str = ""
-    harmless: frozenset[str] = frozenset()
-    extends: frozenset[str] = frozenset()
-    amount: str = ""
-
-
-@dataclass(frozen=True)
 class PlannedStage:
     """One run of a command.
 
@@ -60,6 +35,7 @@ class PlannedStage:
         name: of the stage, and of its folder in the experiment's: "dpo-beta-0.1".
         group: its name in the file, before a sweep made several of it: "dpo".
         command: "train dpo".
+        kind: what the table of commands says of it.
         after: the stages that its settings name.
         variant: what was swept, here or in a stage that this one follows; empty without a sweep.
     """
@@ -67,6 +43,7 @@ class PlannedStage:
     name: str
     group: str
     command: str
+    kind: StageCommand
     settings: Settings
     folder: Path
     after: tuple[str, ...]
@@ -85,13 +62,14 @@ class Plan:
     document: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_plan(path: Path, assignments: Sequence[str], kinds: Mapping[str, StageKind]) -> Plan:
+def read_plan(path: Path, assignments: Sequence[str]) -> Plan:
     """The plan of an experiment's file with `key=value` overrides.
 
     Raises UserError that lists what is wrong: commands and settings that there are not, names that nothing has, stages
     that wait for one another.
     """
     experiment = read_experiment_file(path, assignments)
+    kinds = stage_commands(stage.run for stage in experiment.stages.values() if stage.run)
     problems: list[str] = []
     values = resolve_values(experiment.values, problems)
     _refuse(experiment, problems)
@@ -129,7 +107,7 @@ def _filled(
     group: str,
     experiment: Experiment,
     values: Mapping[str, Any],
-    kinds: Mapping[str, StageKind],
+    kinds: Mapping[str, StageCommand],
     problems: list[str],
 ) -> StageText:
     """A stage with the settings for all added, and with values in the place of their names: what `${…}` is left, names
@@ -140,7 +118,7 @@ def _filled(
         problems.append(f"{group}.run: no stage does {stage.run!r}" + did_you_mean(stage.run, kinds))
         return StageText("", {}, {})
     kind = kinds[stage.run]
-    fields = named_fields(kind.settings)
+    fields = named_fields(kind.settings_class())
     common = {name: value for name, value in experiment.settings.items() if name in fields and name not in stage.sweep}
     settings = {**common, **stage.settings}
     found = [
@@ -160,7 +138,7 @@ def _filled(
     )
 
 
-def _not_to_be_set(names: Collection[str], kind: StageKind) -> Iterator[str]:
+def _not_to_be_set(names: Collection[str], kind: StageCommand) -> Iterator[str]:
     if kind.place in names:
         yield f"{kind.place} is not set here: what a stage leaves lies in OUTPUT_DIR/STAGE"
     if "overwrite" in names:
@@ -173,10 +151,10 @@ def _unknown_names(given: Iterable[Any], values: Collection[str], stages: Collec
             yield f"nothing is called {name}" + did_you_mean(name, [*values, *stages])
 
 
-def _check_common(experiment: Experiment, kinds: Mapping[str, StageKind], problems: list[str]) -> None:
+def _check_common(experiment: Experiment, kinds: Mapping[str, StageCommand], problems: list[str]) -> None:
     """Refuse settings for all stages that reach no stage: none has such a one, or all that do set their own."""
     stages = [stage for stage in experiment.stages.values() if stage.run in kinds]
-    fields = [named_fields(kinds[stage.run].settings) for stage in stages]
+    fields = [named_fields(kinds[stage.run].settings_class()) for stage in stages]
     known = {name for names in fields for name in names}
     for name in experiment.settings:
         having = [stage for stage, names in zip(stages, fields, strict=True) if name in names]
@@ -199,7 +177,7 @@ class _Draft:
 
     group: str
     text: StageText
-    kind: StageKind
+    kind: StageCommand
     experiment: Experiment
     problems: list[str]
 
@@ -258,14 +236,15 @@ def _instance(
     draft: _Draft, variant: Variant, resolved: dict[str, Any], after: tuple[str, ...]
 ) -> tuple[Instance, PlannedStage | None]:
     kind, name = draft.kind, name_of(draft.group, variant)
+    settings_class = kind.settings_class()
     folder = draft.experiment.output_dir / name
     try:
-        settings = kind.settings.model_validate({**resolved, kind.place: folder / kind.file})
+        settings = settings_class.model_validate({**resolved, kind.place: folder / kind.file})
     except ValidationError as error:
-        draft.problems.extend(explain(kind.settings, error, draft.place))
+        draft.problems.extend(explain(settings_class, error, draft.place))
         return Instance(name, variant, folder, folder), None
-    made = folder / kind.product(settings)
-    stage = PlannedStage(name, draft.group, draft.text.run, settings, folder, after, variant)
+    made = folder / kind.product_of(settings)
+    stage = PlannedStage(name, draft.group, draft.text.run, kind, settings, folder, after, variant)
     return Instance(name, variant, folder, made), stage
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from preflab.core.rundir import to_json
 from preflab.experiment.rows import Experiment, PlanStage, Status
 from preflab.page.cells import Cell, Table
+from preflab.page.sections import Section, run_tables
 from preflab.stats.wording import NOTHING, duration
-from preflab.studies.compare.sections import Section, run_tables
 
 MOST_ROWS = 24  # of a plan that is not folded
 

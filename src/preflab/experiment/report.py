@@ -16,11 +16,7 @@ from preflab.experiment.plan import read_plan
 from preflab.experiment.rows import HEAD as EXPERIMENT
 from preflab.experiment.rows import read_experiment, read_results
 from preflab.experiment.settings import ReportSettings
-from preflab.experiment.stages import STAGES
-from preflab.studies.compare.report import ReportResult, report_study
-from preflab.studies.frontier.report import FrontierResult, report_frontier
-from preflab.studies.frontier.rows import HEAD as FRONTIER
-from preflab.studies.grid.report import GridResult, report_grid
+from preflab.studies import heads, study_in
 
 
 def report_experiment(folder: Path) -> Path:
@@ -58,20 +54,21 @@ def _changed(folder: Path) -> dict[str, dict[str, Any]]:
     """By stage, the settings that differ from their defaults, from the experiment's file as it was run."""
     path = folder / "experiment.yaml"
     try:
-        plan = read_plan(path, (), STAGES) if path.exists() else None
+        plan = read_plan(path, ()) if path.exists() else None
     except UserError:  # of another version, or edited: the page can do without
         plan = None
     stages = plan.stages if plan else ()
-    return {stage.name: differing(stage.settings, but=(STAGES[stage.command].place,)) for stage in stages}
+    return {stage.name: differing(stage.settings, but=(stage.kind.place,)) for stage in stages}
 
 
-def build_report(settings: ReportSettings) -> ReportResult | GridResult | FrontierResult | Path:
-    """Read the rows of a comparison's folder, or of a grid's, a frontier's or an experiment's, and write what follows
-    from them.
+def build_report(settings: ReportSettings) -> object:
+    """Read the rows of an experiment's folder, or of a study's, and write what follows from them.
+
+    Raises UserError where the folder is neither.
     """
     if (settings.folder / EXPERIMENT).exists():
         return report_experiment(settings.folder)
-    if (settings.folder / FRONTIER).exists():
-        return report_frontier(settings.folder)
-    is_grid = (settings.folder / "grid.json").exists()
-    return report_grid(settings.folder) if is_grid else report_study(settings.folder)
+    if study := study_in(settings.folder):
+        return study.report_on(settings.folder)
+    files = ", ".join([EXPERIMENT, *heads()])
+    raise UserError(f"{settings.folder}: holds no study and no experiment (none of {files})")

@@ -2,30 +2,29 @@
 
 experiment.json    {name, title, description, stages: [{name, group, command, folder, variant, after, status, seconds,
                    reason}]}, rewritten after each stage; folders are relative to its own
-FOLDER/            a training (`metrics.jsonl`), a comparison (`study.json`), a grid (`grid.json`), a frontier
-                   (`frontier.json`), or a file of responses, scores or verdicts
+FOLDER/            a training (`metrics.jsonl`), a study (the file that its table names), or a file of responses, scores
+                   or verdicts
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import quote
 
-from preflab.core.durable import METRICS, read_metrics
+from preflab.core.durable import METRICS, RESULT, read_metrics
+from preflab.core.file_format import without_format
 from preflab.core.origins import Run
 from preflab.core.records import DisagreementError, UserError
 from preflab.core.rundir import read_json
 from preflab.core.yaml_files import shown
-from preflab.stats.results import Analysis, GridCell
-from preflab.stats.study import Study
-from preflab.studies.compare.analyse import analyse
-from preflab.studies.frontier.rows import HEAD as FRONTIER
-from preflab.studies.frontier.rows import Frontier, read_frontier
-from preflab.studies.grid.rows import read_grid
-from preflab.studies.rows import read_study
+from preflab.stats.wording import NOTHING, setting
+from preflab.studies import heads, study_in
+from preflab.studies.base import OnPage, Part
 
 HEAD = "experiment.json"
 
@@ -41,7 +40,7 @@ class PlanStage:
 
     Attributes:
         group: its name in the experiment's file, before a sweep made several of it.
-        command: "train dpo", "compare".
+        command: "train dpo".
         variant: what the sweep gave this one; empty without a sweep.
         after: the stages that it needs.
         seconds: how long it took, where it ran.
@@ -107,16 +106,15 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What the folders of an experiment's stages hold, by the name of the stage.
+    """What the folders of an experiment's stages hold.
 
     Attributes:
-        unreadable: why a stage's folder cannot be read, though it is finished.
+        studies: each kind of study that stages made, in the order of the table, with its parts.
+        unreadable: by stage, why its folder cannot be read, though it is finished.
         contradictions: of these, those whose stored figures do not follow from their own rows.
     """
 
-    studies: Mapping[str, tuple[Study, Analysis]]
-    grids: Mapping[str, tuple[GridCell, ...]]
-    frontiers: Mapping[str, Frontier]
+    studies: tuple[tuple[OnPage, tuple[Part, ...]], ...]
     trainings: tuple[Training, ...]
     unreadable: Mapping[str, str]
     contradictions: tuple[str, ...]
@@ -127,7 +125,7 @@ def read_experiment(folder: Path) -> Experiment:
     path = folder / HEAD
     if not path.exists():
         raise UserError(f"{folder}: holds no experiment (no {HEAD}); `preflab run` makes one")
-    head = read_json(path)
+    head = without_format(path, read_json(path))
     try:
         stages = tuple(_stage(folder, entry) for entry in head["stages"])
         return Experiment(folder, str(head["name"]), str(head["title"]), str(head["description"]), stages)
@@ -157,36 +155,41 @@ def _stage(folder: Path, entry: Mapping[str, Any]) -> PlanStage:
 
 
 def read_results(experiment: Experiment) -> Results:
-    """Everything that the finished stages left, as far as it can be read; of a grid that failed, its judged cells.
+    """Everything that the finished stages left, as far as it can be read; of a failed one, what its study shows then.
 
     What a stage that has yet to run finds in its folder is of another run, and is left alone.
     """
-    studies, grids, frontiers = {}, {}, {}
+    parts: dict[str, list[Part]] = {head: [] for head in heads()}
+    shown: dict[str, OnPage] = {}
     trainings: list[Training] = []
     unreadable: dict[str, str] = {}
     contradictions = []
     for stage in experiment.stages:
+        if not (stage.is_finished or stage.status == "failed"):
+            continue
         try:
-            if (stage.folder / "grid.json").exists() and (stage.is_finished or stage.status == "failed"):
-                grids[stage.name] = read_grid(stage.folder)
-            if not stage.is_finished:
-                continue
-            if (stage.folder / "study.json").exists():
-                study = read_study(stage.folder)
-                studies[stage.name] = (study, analyse(study))
-            if (stage.folder / FRONTIER).exists():
-                frontiers[stage.name] = read_frontier(stage.folder)
-            if (stage.folder / METRICS).exists():
+            if study := study_in(stage.folder):
+                page = shown.setdefault(study.head, study.page_part())
+                if stage.is_finished or page.when_failed:
+                    parts.setdefault(study.head, []).append(_part(experiment, stage, page.read(stage.folder)))
+            if stage.is_finished and (stage.folder / METRICS).exists():
                 trainings.append(_training(stage))
         except UserError as error:
             unreadable[stage.name] = str(error)
             if isinstance(error, DisagreementError):
                 contradictions.append(str(error))
-    return Results(studies, grids, frontiers, tuple(trainings), unreadable, tuple(contradictions))
+    studies = tuple((shown[head], tuple(own)) for head, own in parts.items() if own)
+    return Results(studies, tuple(trainings), unreadable, tuple(contradictions))
+
+
+def _part(experiment: Experiment, stage: PlanStage, found: object) -> Part:
+    words = ", ".join(f"{name} {plain(value)}" for name, value in stage.variant.items())
+    report = link(experiment, stage.folder / "report.html")
+    return Part(stage.name, stage.group, words, report, stage.status == "failed", found)
 
 
 def _training(stage: PlanStage) -> Training:
-    path = stage.folder / "result.json"
+    path = stage.folder / RESULT
     result = read_json(path) if path.exists() else {}
     told = result.get("as_run") if isinstance(result, dict) else None
     return Training(stage, tuple(read_metrics(stage.folder)), told if isinstance(told, dict) else {})
@@ -195,3 +198,16 @@ def _training(stage: PlanStage) -> Training:
 def swept(stages: Sequence[PlanStage]) -> tuple[str, ...]:
     """The settings that differ between stages, in the order in which they are first met."""
     return tuple(dict.fromkeys(name for stage in stages for name in stage.variant))
+
+
+def link(experiment: Experiment, path: Path) -> str:
+    """The address of a file beside the page; empty where there is none."""
+    if not path.exists():
+        return ""
+    return "./" + quote(Path(os.path.relpath(path, experiment.folder)).as_posix())
+
+
+def plain(value: object) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:g}" if isinstance(value, float) else setting(value)

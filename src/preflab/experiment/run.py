@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import sys
 import time
@@ -16,9 +15,11 @@ from typing import Any
 
 from preflab.core.config import resolved
 from preflab.core.discard import discard, discard_damaged, is_damaged
+from preflab.core.file_format import with_format
 from preflab.core.output import alone_with
 from preflab.core.records import DisagreementError, UserError
 from preflab.core.redaction import redact
+from preflab.core.results import Result
 from preflab.core.rundir import fingerprint, read_json, write_json, write_manifest
 from preflab.core.terminal import say
 from preflab.core.yaml_files import dump_yaml
@@ -26,12 +27,11 @@ from preflab.experiment.inputs import KnownFiles, Standing, State, inputs_of, ma
 from preflab.experiment.outlook import Outlook, look_ahead, short
 from preflab.experiment.plan import Plan, PlannedStage, read_plan
 from preflab.experiment.settings import RunSettings
-from preflab.experiment.stages import STAGES
 from preflab.stats.wording import heading
 
 
-@dataclass(frozen=True)
-class RunResult:
+@dataclass(frozen=True, repr=False)
+class RunResult(Result):
     """An experiment all of whose stages are done; `ran` are those that this run did."""
 
     report: Path
@@ -58,10 +58,10 @@ def run_experiment(settings: RunSettings) -> RunResult | Outlook:
             "an experiment is run by one process: start `preflab run` without a launcher. A training that needs "
             "several can be run by itself, with its stage's folder as output_dir; its stage then finds its work done"
         )
-    plan = read_plan(settings.experiment, settings.assignments, STAGES)
+    plan = read_plan(settings.experiment, settings.assignments)
     if settings.dry_run:
         head = heading(plan.title, plan.name, settings.assignments)
-        return look_ahead(head, plan, _Ledger(plan).standings(), STAGES, measure=settings.measure)
+        return look_ahead(head, plan, _Ledger(plan).standings(), measure=settings.measure)
     with alone_with(plan.output_dir / "experiment.json"):
         return _run(plan, settings)
 
@@ -102,13 +102,13 @@ def _run(plan: Plan, settings: RunSettings) -> RunResult:
 
 
 def _is_study(stage: PlannedStage) -> bool:
-    return bool(STAGES[stage.command].proof)
+    return bool(stage.kind.head)
 
 
 def _is_harmed(stage: PlannedStage, found: Standing) -> bool:
     """Whether what a stage has made is gone, or is not as it was made, while the stage's folder calls it finished."""
     if found.state == "unfinished" and stage.folder.exists():
-        return is_damaged(stage.folder, stage.folder / STAGES[stage.command].product(stage.settings))
+        return is_damaged(stage.folder, stage.folder / stage.kind.product_of(stage.settings))
     return found.state == "gone"
 
 
@@ -166,9 +166,8 @@ def _describe(plan: Plan, settings: RunSettings) -> None:
 def _run_stage(stage: PlannedStage, progress: _Progress, ledger: _Ledger) -> None:
     progress.note(stage, "running")
     started = time.monotonic()
-    module, _, name = STAGES[stage.command].run.partition(":")
     try:
-        result = getattr(importlib.import_module(module), name)(stage.settings)
+        result = stage.kind.function()(stage.settings)
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()
@@ -193,8 +192,8 @@ def _memory_released(stages: Sequence[PlannedStage]) -> Iterator[Callable[[], No
         if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    for module in dict.fromkeys(STAGES[stage.command].run.partition(":")[0] for stage in stages):
-        importlib.import_module(module)
+    for stage in stages:
+        stage.kind.function()
     gc.collect()
     gc.freeze()
     try:
@@ -216,15 +215,14 @@ class _Ledger:
         found = _read_ledger(self.path) if self.path.exists() else {"stages": {}, "files": {}}
         self.stages: dict[str, dict[str, Any]] = found["stages"]
         self.files: KnownFiles = found["files"]
-        self.now = inputs_of(plan, STAGES, self.files)
-        self.made = {stage.name: made_by(stage, STAGES[stage.command], self.files) for stage in plan.stages}
+        self.now = inputs_of(plan, self.files)
+        self.made = {stage.name: made_by(stage, self.files) for stage in plan.stages}
 
     def standings(self) -> dict[str, Standing]:
         return {stage.name: self.standing(stage) for stage in self.plan.stages}
 
     def standing(self, stage: PlannedStage) -> Standing:
-        kind, record = STAGES[stage.command], self.stages.get(stage.name)
-        return standing(stage, kind, self.now[stage.name], record, self.made)
+        return standing(stage, self.now[stage.name], self.stages.get(stage.name), self.made)
 
     def begin(self, stage: PlannedStage, state: State) -> None:
         """Take note before the first file is written. What is gone on with keeps its inputs until it ends."""
@@ -232,7 +230,7 @@ class _Ledger:
         self._keep(stage, {**record, "done": False})
 
     def end(self, stage: PlannedStage) -> None:
-        self.made[stage.name] = made = made_by(stage, STAGES[stage.command], self.files)
+        self.made[stage.name] = made = made_by(stage, self.files)
         self._keep(stage, {**self._record(stage), "made": made, "done": True})
 
     def _record(self, stage: PlannedStage) -> dict[str, Any]:
@@ -300,7 +298,7 @@ class _Progress:
         say(f"{place} ({stage.command}): {status}{took}" + (f": {reason}" if reason else ""))
 
     def write(self) -> None:
-        write_json(self.path, self._text())
+        write_json(self.path, with_format(self._text()))
 
     def _text(self) -> dict[str, Any]:
         plan = self.plan

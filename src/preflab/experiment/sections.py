@@ -1,35 +1,22 @@
-"""What an experiment's page shows of its stages: findings, comparisons, grids, frontiers, trainings."""
+"""What an experiment's page shows of its stages: findings, studies, trainings."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
-from urllib.parse import quote
 
+from preflab.core.durable import CURVES
 from preflab.experiment.figures import MOST_LINES, lines_of, training_panels
-from preflab.experiment.rows import Experiment, PlanStage, Results, Training, swept
-from preflab.page.cells import Cell, Table, estimate
+from preflab.experiment.rows import Experiment, Results, Training, link, plain, swept
+from preflab.page.cells import Cell, Table
 from preflab.page.origins import runs_table
-from preflab.page.style import Panel, as_svg, panels_as_svg
-from preflab.stats.definitions import win_rate_head
-from preflab.stats.results import Analysis, Contest, Finding, GridCell
-from preflab.stats.study import Study
-from preflab.stats.wording import NOTHING, capital, duration, exact_percent, listed, number, p_value, setting
-from preflab.studies.compare.contest_figures import against_baseline, overview_panels
-from preflab.studies.compare.sections import Figure, Section
-from preflab.studies.frontier.figures import frontier_figures
-from preflab.studies.frontier.findings import reading
-from preflab.studies.frontier.rows import Frontier
-from preflab.studies.grid.figures import step_panels, temperature_panels
-from preflab.studies.grid.findings import grid_findings
+from preflab.page.sections import Figure, Section, anchor, leading, with_name
+from preflab.page.style import panels_as_svg
+from preflab.stats.results import Finding
+from preflab.stats.wording import NOTHING, duration, exact_percent, listed, number
 
 FIRST_WORDS = 2  # findings of each stage on the first screen, where several stages have some
 MOST_FIRST = 10  # findings on the first screen
-LEADING = 4  # findings of a comparison; the others stand in its own report
-LEADING_PANELS = 2  # of a comparison: win rates by the judges with the first word
-MOST_DRAWN = 6  # comparisons of one sweep that are drawn, or that get words
 MOST_ROWS = 16  # of a table that is not folded
 MOST_UNFOLDED = 4  # figures of trainings that stand open
 
@@ -38,30 +25,18 @@ def first_findings(experiment: Experiment, results: Results) -> tuple[Finding, .
     """The first screen: what the stages found, each in its leading sentences, and what is missing."""
     found = _findings(results)
     if len(found) == 1:
-        leading = list(next(iter(found.values())))
+        first = list(next(iter(found.values())))
     else:
-        leading = [_named(name, said) for name, findings in found.items() for said in _first(findings, FIRST_WORDS)]
-    told = leading[:MOST_FIRST]
-    if len(leading) > len(told):
+        first = [with_name(name, said) for name, findings in found.items() for said in leading(findings, FIRST_WORDS)]
+    told = first[:MOST_FIRST]
+    if len(first) > len(told):
         told.append(Finding("More comparisons were made than can be told here; they stand below.", "neutral"))
     return (*told, *_missing(experiment, results))
 
 
-def _first(findings: Sequence[Finding], count: int) -> Sequence[Finding]:
-    """So many findings, with the warnings that stand before them and go with them."""
-    before = next((number for number, found in enumerate(findings) if found.tone != "warning"), 0)
-    return findings[: max(count, before + 1)]
-
-
-def _findings(results: Results) -> dict[str, tuple[Finding, ...]]:
+def _findings(results: Results) -> dict[str, Sequence[Finding]]:
     """By stage."""
-    found = {name: analysis.findings for name, (_, analysis) in results.studies.items()}
-    found |= {name: grid_findings(cells) for name, cells in results.grids.items()}
-    return found | {name: reading(frontier) for name, frontier in results.frontiers.items()}
-
-
-def _named(name: str, finding: Finding) -> Finding:
-    return Finding(f"{name}: {finding.text}", finding.tone)
+    return {part.name: shown.findings(part.found) for shown, parts in results.studies for part in parts}
 
 
 def _missing(experiment: Experiment, results: Results) -> Iterator[Finding]:
@@ -81,135 +56,11 @@ def _some(names: Sequence[str], most: int = 6) -> str:
 
 def sections(experiment: Experiment, results: Results) -> tuple[Section, ...]:
     """The sections before the plan that have something to show, in the order of the page."""
-    studies: dict[str, list[PlanStage]] = {}
-    for stage in experiment.stages:
-        if stage.name in results.studies:
-            studies.setdefault(stage.group, []).append(stage)
-    stages = experiment.stages
-    found = [
-        *(_comparisons(group, stages, experiment, results.studies) for group, stages in studies.items()),
-        *(_grid(stage, results.grids[stage.name]) for stage in stages if stage.name in results.grids),
-        *(_frontier(name, frontier) for name, frontier in results.frontiers.items()),
-        _trainings(experiment, results.trainings),
-    ]
+    found = [section for shown, parts in results.studies for section in shown.sections(parts)]
+    found.append(_trainings(experiment, results.trainings))
     if len(_findings(results)) == 1:  # all of them stand on the first screen
         found = [replace(section, findings=()) for section in found]
     return tuple(section for section in found if not section.is_empty)
-
-
-def anchor(kind: str, name: str) -> str:
-    """An id for the page, of any name."""
-    return f"{kind}-{quote(name, safe='').replace('%', '_')}"
-
-
-def link(experiment: Experiment, path: Path) -> str:
-    """The address of a file beside the page; empty where there is none."""
-    if not path.exists():
-        return ""
-    return "./" + quote(Path(os.path.relpath(path, experiment.folder)).as_posix())
-
-
-# ---- comparisons ---------------------------------------------------------------------------------------------------
-
-
-def _comparisons(
-    group: str,
-    stages: Sequence[PlanStage],
-    experiment: Experiment,
-    studies: Mapping[str, tuple[Study, Analysis]],
-) -> Section:
-    """One comparison, or all that a sweep made of it."""
-    alone = len(stages) == 1
-    findings: list[Finding] = []
-    figures: list[Figure] = []
-    for stage in stages[:MOST_DRAWN]:
-        study, analysis = studies[stage.name]
-        leading = [_named(stage.name, found) for found in _first(analysis.findings, 1)]
-        findings += analysis.findings[:LEADING] if alone else leading
-        panels = overview_panels(study, analysis)[: min(len(against_baseline(study, analysis)), LEADING_PANELS)]
-        if panels:
-            drawn = panels_as_svg(panels, anchor("figure", stage.name))
-            figures.append(Figure("" if alone else stage.name, drawn, unfolded=not figures))
-    rows = [
-        (_report_link(stage, experiment), *_contest_cells(contest))
-        for stage in stages
-        for contest in studies[stage.name][1].contests
-        if contest.opponent == studies[stage.name][0].baseline
-    ]
-    told = [contest.definition for stage in stages for contest in studies[stage.name][1].contests]
-    head = ("Report", "Model", "Judge", capital(win_rate_head(told)), "Sign test, p", "Win rate at equal lengths")
-    note = "The first column leads to the comparison’s own report, with every case."
-    table = Table("Against the baseline", head, tuple(rows), note, folded=len(rows) > MOST_ROWS)
-    return Section(
-        anchor("comparison", group),
-        f"Comparison: {group}",
-        (table,),
-        figures=tuple(figures),
-        findings=tuple(findings),
-    )
-
-
-def _report_link(stage: PlanStage, experiment: Experiment) -> Cell:
-    return Cell(stage.name, _swept_words(stage), link(experiment, stage.folder / "report.html"))
-
-
-def _swept_words(stage: PlanStage) -> str:
-    return ", ".join(f"{name} {_plain(value)}" for name, value in stage.variant.items())
-
-
-def _contest_cells(contest: Contest) -> tuple[Cell, ...]:
-    return (
-        Cell(contest.model, f"against {contest.opponent}"),
-        Cell(contest.judge),
-        estimate(contest.win_rate, exact_percent, with_n=True),
-        Cell(p_value(contest.p_value)),
-        estimate(contest.length_controlled, exact_percent),
-    )
-
-
-# ---- grids ---------------------------------------------------------------------------------------------------------
-
-
-def _grid(stage: PlanStage, cells: Sequence[GridCell]) -> Section:
-    drawn: list[Panel] = [*temperature_panels(cells), *step_panels(cells)]
-    rows = tuple(
-        (
-            Cell(cell.model, "" if cell.step is None else f"step {cell.step:,}"),
-            Cell(f"{cell.temperature:g}"),
-            Cell(cell.judge, f"against {cell.opponent}"),
-            estimate(cell.win_rate, exact_percent, with_n=True),
-            *(Cell(f"{count:,}") for count in (cell.wins, cell.ties, cell.losses, cell.errors)),
-            Cell(exact_percent(cell.empty)),
-        )
-        for cell in cells
-    )
-    rate = capital(win_rate_head(cell.definition for cell in cells))
-    head = ("Model", "Temperature", "Judge", rate, "Wins", "Ties", "Losses", "Errors", "Empty responses")
-    table = Table("Every cell", head, rows, folded=len(rows) > 2 * MOST_ROWS)
-    note = ("The stage failed; these are the cells that were judged.",) if stage.status == "failed" else ()
-    return Section(
-        anchor("grid", stage.name),
-        f"Grid: {stage.name}",
-        (table,) if rows else (),
-        figures=(Figure("", panels_as_svg(drawn, anchor("figure", stage.name))),) if drawn else (),
-        remarks=note,
-        findings=grid_findings(cells),
-    )
-
-
-# ---- frontiers -----------------------------------------------------------------------------------------------------
-
-
-def _frontier(name: str, frontier: Frontier) -> Section:
-    titles = {
-        "frontier": "Gold reward against KL from the reference",
-        "overoptimisation": "What the reward model sees, and what is true",
-    }
-    figures = tuple(
-        Figure("", (as_svg(figure, title=titles[which], id=anchor(f"figure-{which}", name)),), wide=True)
-        for which, figure in frontier_figures(frontier).items()
-    )
-    return Section(anchor("frontier", name), f"Frontier: {name}", figures=figures, findings=reading(frontier))
 
 
 # ---- trainings -----------------------------------------------------------------------------------------------------
@@ -265,8 +116,8 @@ def _training_table(caption: str, runs: Sequence[Training], experiment: Experime
     head = ("Stage", *swept_names, "Steps", *shown, *(["Log-prob. of chosen, change"] if has_chosen else []), "Time")
     rows = tuple(
         (
-            Cell(run.stage.name, run.stage.command, href=link(experiment, run.stage.folder / "training_curves.png")),
-            *(Cell(_plain(run.stage.variant.get(name))) for name in swept_names),
+            Cell(run.stage.name, run.stage.command, href=link(experiment, run.stage.folder / CURVES)),
+            *(Cell(plain(run.stage.variant.get(name))) for name in swept_names),
             Cell(f"{run.steps:,}"),
             *(_metric_cell(run, names) for names in shown.values()),
             *([_chosen_cell(run)] if has_chosen else []),
@@ -296,9 +147,3 @@ def _chosen_cell(run: Training) -> Cell:
     if change is None:
         return Cell(NOTHING)
     return Cell(number(change, signed=True), f"to {number(run.last[CHOSEN])}, held-out")
-
-
-def _plain(value: object) -> str:
-    if value is None:
-        return NOTHING
-    return f"{value:g}" if isinstance(value, float) else setting(value)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from preflab.core.config import MOST_SEED, Positional, Settings
+from preflab.core.config import Positional, Settings
 from preflab.core.records import UserError
 
 
@@ -41,17 +41,7 @@ class RunSettings(Settings):
         return self
 
 
-class QuickstartSettings(Settings):
-    """The whole chain on the embedded sandbox: data, base model, SFT, reward model, DPO, responses, gold rewards."""
-
-    output_dir: Path = Field(
-        default=Path("runs/quickstart"), description="Folder of the run; an unfinished one is gone on with."
-    )
-    seed: int = Field(default=0, ge=0, le=MOST_SEED, description="Seed of the world and of all training.")
-    overwrite: bool = Field(default=False, description="Discard what the folder holds and start anew.")
-
-
 class ReportSettings(Settings):
-    """Make tables, figures and the report of a comparison, a grid, a frontier or an experiment again, from its rows."""
+    """Make tables, figures and the report of a study or an experiment again, from its rows."""
 
-    folder: Annotated[Path, Positional()] = Field(description="Folder of a comparison, grid, frontier or experiment.")
+    folder: Annotated[Path, Positional()] = Field(description="Folder of a study, or of an experiment.")

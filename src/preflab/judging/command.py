@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from preflab.core.config import named
 from preflab.core.discard import may_be_a_persons
 from preflab.core.origins import trained_on
 from preflab.core.output import alone_with, beside, open_output, sealed, unfinished
 from preflab.core.records import Message, Pair, UserError
+from preflab.core.results import Result, frame
 from preflab.core.rundir import fingerprint, utc_now
 from preflab.core.terminal import say
 from preflab.data.answers import (
@@ -26,52 +27,28 @@ from preflab.data.answers import (
 )
 from preflab.data.column_use import tell_columns
 from preflab.data.sources import open_sources
-from preflab.judging.endpoint import split_source
 from preflab.judging.estimate import PRICES, PRICES_FROM, Cost, estimate_cost
 from preflab.judging.file_figures import file_figures, what_to_know
-from preflab.judging.judges import HumanJudge, Job, LanguageJudge, Maker, gold_judge, openai_judge, reply_cap
+from preflab.judging.kinds import kind_of, make_judge, parse_judge, spec_of
+from preflab.judging.language import AskedJudge, reply_cap
 from preflab.judging.orders import IDENTICAL
 from preflab.judging.origins import origin_of
 from preflab.judging.players import short_name
-from preflab.judging.settings import AskingSettings, JudgeSettings, JudgingSettings, narrowed
-from preflab.judging.verdict_rows import OpponentWord
+from preflab.judging.protocol import JudgeRequest, ReadyJudge
+from preflab.judging.settings import JudgeSettings
+from preflab.judging.verdict_rows import OpponentWord, verdict_row
 from preflab.judging.verdicts import VerdictFile, read_journal, read_verdicts, write_verdicts
-from preflab.stats.study import Judge, JudgeKind
+from preflab.stats.study import Judge
 from preflab.stats.wording import p_value
-from preflab.training.as_run import model_of
 
-KINDS: Mapping[str, JudgeKind] = {"openai": "openai", "hf": "hf", "reward": "reward_model"}
-"""What stands in front of a judge's source on the command line."""
-ALONE: Mapping[str, JudgeKind] = {"gold": "gold", "human": "human"}
-"""Judges that have no source."""
+if TYPE_CHECKING:
+    import pandas as pd
 
-
-def parse_judge(word: str) -> Judge:
-    """`openai:gpt-4o`, `openai:qwen@http://127.0.0.1:8000/v1`, `hf:runs/judge`, `reward:runs/rm`, `gold`, `human`, each
-    also with `name=` in front.
-    """
-    name, spec = named(word)
-    if spec in ALONE:
-        return Judge(name or spec, ALONE[spec], spec)
-    prefix, _, source = spec.partition(":")
-    if prefix not in KINDS or not source.strip():
-        raise UserError(
-            f"judge: found {word!r}; write openai:MODEL, hf:MODEL, reward:MODEL, gold or human, with `name=` in front "
-            "to give it a name"
-        )
-    if prefix == "openai":
-        return Judge(name or short_name(split_source(source)[0]), "openai", source)
-    return Judge(name or short_name(source), KINDS[prefix], model_of(source))
+    from preflab.model.in_memory import InMemory
 
 
-def spec_of(judge: Judge) -> str:
-    """The judge as the command line names it, without a name in front."""
-    prefixes = {kind: prefix for prefix, kind in KINDS.items()}
-    return f"{prefixes[judge.kind]}:{judge.source}" if judge.kind in prefixes else judge.source
-
-
-@dataclass(frozen=True)
-class JudgeResult:
+@dataclass(frozen=True, repr=False)
+class JudgeResult(Result):
     """A finished verdict file."""
 
     verdicts: VerdictFile
@@ -86,6 +63,11 @@ class JudgeResult:
             f"{self.verdicts.path}: none of {len(judged)} judgements has a verdict, so nothing can be told; the same "
             "command asks for them again"
         )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The judgements, a row for each, with the columns of the verdict file."""
+        file = self.verdicts
+        return frame(verdict_row(each, file.pairs.get(each.sample_id), file.opponent_word) for each in file.judgements)
 
     def __str__(self) -> str:
         figures = file_figures(self.verdicts)
@@ -106,17 +88,28 @@ class JudgeResult:
         return "\n".join([*lines, f"verdicts: {self.verdicts.path}"])
 
 
-def judge_responses(settings: JudgeSettings) -> JudgeResult | Cost:
-    """Let a judge compare a file of responses with another, or with preferred ones; or say what that would take."""
+def judge_responses(settings: JudgeSettings, held: InMemory | None = None) -> JudgeResult | Cost:
+    """Let a judge compare a file of responses with another, or with preferred ones; or say what that would take. `held`
+    is the judge's model, where its name stands for one in memory.
+    """
     judge = parse_judge(settings.judge)
     model, opponent, pairs = _read_pairs(settings)
     output = settings.output or Path("runs/verdicts") / f"{model}-vs-{opponent}.{judge.name}.json"
     if settings.dry_run:
-        return _cost(judge, pairs, settings, output)
-    maker = make_judge(judge, settings, seed=settings.seed)
+        return _cost(judge, pairs, settings, output, held)
+    ready = _ready(judge, settings, held)
     names: dict[str, Any] = {"model": model, "opponent": opponent}
     facts = {"trained_on": _trained_on(judge, settings, model, opponent, pairs)}
-    return JudgeResult(judge_pairs_with(maker, pairs, output, **names, overwrite=settings.overwrite, facts=facts))
+    return JudgeResult(judge_pairs_with(ready, pairs, output, **names, overwrite=settings.overwrite, facts=facts))
+
+
+def _ready(judge: Judge, settings: JudgeSettings, held: InMemory | None) -> ReadyJudge:
+    if held is None:
+        return make_judge(judge, settings, seed=settings.seed)
+    from preflab.judging.local import make_local  # which loads torch
+    from preflab.judging.scorer import make_scorer
+
+    return (make_scorer if judge.is_scorer else make_local)(judge, settings, settings.seed, held)
 
 
 def _trained_on(
@@ -126,29 +119,13 @@ def _trained_on(
     prompts = [pair.prompt for pair in pairs]
     files = {model: settings.responses} | ({} if opponent == "chosen" else {opponent: settings.opponent})
     origins = {name: origin_of("file", named(word)[1], prompts) for name, word in files.items()}
-    if judge.kind in ("reward_model", "hf"):
+    if judge.is_trained:
         origins.setdefault(judge.name, origin_of("judge", judge.source, prompts))
     return trained_on(origins)
 
 
-def make_judge(judge: Judge, settings: JudgingSettings, *, seed: int) -> Maker:
-    """A judge that is ready for `judge_pairs_with`; make it once for all that it is to judge, as this loads its model.
-
-    seed: of the orders of presentation, and of a local judge's sampling.
-    """
-    if judge.kind == "human":
-        return HumanJudge(judge, seed)
-    if judge.kind == "gold":
-        return gold_judge(judge, seed=seed)
-    if judge.kind == "openai":
-        return openai_judge(judge, narrowed(settings, AskingSettings), seed=seed)
-    from preflab.judging.local_judges import local_judge, reward_judge  # which loads torch
-
-    return (reward_judge if judge.is_scorer else local_judge)(judge, settings, seed=seed)
-
-
 def judge_pairs_with(
-    maker: Maker,
+    ready: ReadyJudge,
     pairs: Sequence[Pair],
     output: Path,
     *,
@@ -162,7 +139,7 @@ def judge_pairs_with(
     Judgements of a language model that ended as errors are tried again by the same call.
 
     Args:
-        maker: who judges, from `make_judge`.
+        ready: who judges, from `make_judge`.
         model: name of the one whose responses are judged.
         opponent: name of the one that they are compared with; `chosen` for preferred responses.
         overwrite: discard what was judged before; what a person has judged is kept under another name.
@@ -171,24 +148,24 @@ def judge_pairs_with(
     Raises UserError where the file was made from other inputs, or another process is making it.
     """
     opponent_word: OpponentWord = "chosen" if opponent == "chosen" else "baseline"
-    inputs = {"judge": spec_of(maker.judge), **maker.parameters, "pairs": fingerprint(pairs)}
+    inputs = {"judge": spec_of(ready.judge), **ready.parameters, "pairs": fingerprint(pairs)}
     journal = unfinished(output)
     with alone_with(output):
         if overwrite:
             _keep_what_a_person_judged(output)
-        options: dict[str, Any] = {"seed": maker.seed, "overwrite": overwrite, "ending": ".json"}
-        state = open_output(output, "judge", maker.settings, inputs, **options)
+        options: dict[str, Any] = {"seed": ready.seed, "overwrite": overwrite, "ending": ".json"}
+        state = open_output(output, "judge", ready.settings, inputs, **options)
         finished = read_verdicts(output).judgements if state == "done" else ()
-        job = Job(pairs, (*finished, *read_journal(journal).judgements), journal, opponent_word)
-        if state == "done" and not journal.exists() and maker.is_final(job):
+        request = JudgeRequest(pairs, (*finished, *read_journal(journal).judgements), journal, opponent_word)
+        if state == "done" and not journal.exists() and ready.is_final(request):
             return read_verdicts(output)
-        judgements = maker.judgements(job)
+        judgements = ready.judgements(request)
         if not judgements:
             raise UserError(f"{output}: nothing was judged, so there is nothing to write")
         metadata = {
-            "judge": spec_of(maker.judge),
-            "judge_name": maker.judge.name,
-            "judge_parameters": {**maker.parameters, **maker.facts},
+            "judge": spec_of(ready.judge),
+            "judge_name": ready.judge.name,
+            "judge_parameters": {**ready.parameters, **ready.facts},
             "model": model,
             "opponent": opponent,
             **(facts or {}),
@@ -270,14 +247,14 @@ def _chosen_for(rows: Sequence[AnswerRow], chosen: Sequence[AnswerRow]) -> list[
     return [min(by_prompt[row.prompt], key=lambda other: other.row != row.row) for row in rows]
 
 
-def _cost(judge: Judge, pairs: Sequence[Pair], settings: JudgeSettings, output: Path) -> Cost:
+def _cost(judge: Judge, pairs: Sequence[Pair], settings: JudgeSettings, output: Path, held: InMemory | None) -> Cost:
     """What judging would take; nothing is asked, and nothing is written."""
-    if judge.is_scorer or judge.kind == "human":
+    if not kind_of(judge).is_asked:
         return Cost(len(pairs), 0, 0, len(pairs), 0, 0, "this judge reads no tokens that are paid for")
-    maker = make_judge(judge, settings, seed=settings.seed)
-    assert isinstance(maker, LanguageJudge)
+    ready = _ready(judge, settings, held)
+    assert isinstance(ready, AskedJudge), "a judge that is asked"
     earlier = read_verdicts(output).judgements if output.exists() and not settings.overwrite else ()
-    work = maker.plan(pairs, [*earlier, *read_journal(unfinished(output)).judgements])
+    work = ready.plan(pairs, [*earlier, *read_journal(unfinished(output)).judgements])
     own = (settings.price_input, settings.price_output)
     if (own[0] is None) != (own[1] is None):
         raise UserError("price_input and price_output: give both, or neither")
@@ -286,7 +263,7 @@ def _cost(judge: Judge, pairs: Sequence[Pair], settings: JudgeSettings, output: 
     return estimate_cost(
         work,
         max_tokens=reply_cap(settings),
-        prices=prices if judge.kind == "openai" or own[0] is not None else None,
+        prices=prices if kind_of(judge).is_paid or own[0] is not None else None,
         price_from=price_from,
-        count=maker.backend.count_tokens,
+        count=ready.backend.count_tokens,
     )

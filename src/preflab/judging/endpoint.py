@@ -21,13 +21,18 @@ from tenacity import AsyncRetrying, RetryCallState, wait_exponential, wait_rando
 from preflab.core.records import UserError
 from preflab.core.redaction import redact
 from preflab.judging.completion import read_completion, whole_text
+from preflab.judging.language import AskedJudge, language_judge, reply_cap
 from preflab.judging.parse import Failure, Reply, UnusableReplyError
+from preflab.judging.players import short_name
+from preflab.judging.protocol import Kind
+from preflab.judging.run import LOST_IN_A_ROW
+from preflab.judging.settings import AskingSettings, JudgingSettings, narrowed
+from preflab.stats.study import Judge
 
 OPENAI = "https://api.openai.com/v1"
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds; doubled from retry to retry, plus up to a second at random
 LONGEST_ORDERED_WAIT = 600.0  # seconds that an endpoint can make us wait with Retry-After
 UNREADABLE_TRIES = 2  # a reply without a verdict is paid for, so one more is asked for, and not five
-LOST_IN_A_ROW = 20  # judgements that fail one after the other before the endpoint is taken to be down
 _AGAIN = {408, 409, 425, 429}
 _SHOWN = 300  # characters of an endpoint's own message
 _LONGEST_BODY = 1 << 24  # bytes; the log-probabilities of a long reply take some of them
@@ -341,3 +346,33 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         return
     with ThreadPoolExecutor(1) as thread:
         thread.submit(asyncio.run, work).result()
+
+
+# ---- as a judge ------------------------------------------------------------------------------------------------------
+
+
+def read_endpoint(source: str, name: str | None) -> Judge:
+    return Judge(name or short_name(split_source(source)[0]), "openai", source)
+
+
+def make_endpoint(judge: Judge, settings: JudgingSettings, seed: int) -> AskedJudge:
+    """A model behind an OpenAI-compatible endpoint, as a judge."""
+    endpoint = Endpoint(
+        judge.source,
+        temperature=settings.judge_temperature,
+        max_tokens=reply_cap(settings),
+        first_token=settings.verdict_from == "first_token",
+        concurrency=settings.concurrency,
+        requests_per_minute=settings.requests_per_minute,
+        timeout=settings.timeout,
+        retries=settings.retries,
+    )
+    return language_judge(judge, narrowed(settings, AskingSettings), seed, endpoint)
+
+
+def check_endpoint(judge: Judge, _: JudgingSettings) -> None:
+    """Raise UserError where the endpoint has no key."""
+    api_key(judge.source)
+
+
+KIND = Kind(read_endpoint, make_endpoint, check_endpoint, is_asked=True, is_paid=True)

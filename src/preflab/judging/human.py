@@ -11,17 +11,22 @@ import secrets
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
+from preflab.core.config import Settings
 from preflab.core.records import Judgement, Order, Pair, UserError, Winner, messages_to_json, outcome_of
 from preflab.core.rundir import append_jsonl, write_jsonl
+from preflab.core.terminal import say
 from preflab.judging.orders import IDENTICAL, draw_order
+from preflab.judging.protocol import JudgeRequest, Kind
 from preflab.judging.verdict_rows import OpponentWord, verdict_row
 from preflab.judging.verdicts import read_journal
+from preflab.stats.study import Judge
 
 SKIPPED = "skipped by the person who judged"
 """Reason of an error: the sample has no verdict, and is neither a loss nor a tie."""
@@ -290,3 +295,48 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments: object) -> None:
         """Nothing: the terminal is for the person."""
+
+
+# ---- as a judge ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HumanJudge:
+    """A person, at a page on this computer, who may stop before all is judged and go on another day."""
+
+    judge: Judge
+    seed: int
+
+    @property
+    def settings(self) -> Settings:
+        return Settings()
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        return {"seed": self.seed}
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        return {}
+
+    def judgements(self, request: JudgeRequest) -> Sequence[Judgement]:
+        word = request.opponent_word
+        if request.earlier and not request.journal.exists():  # of a file that was finished before all was judged
+            by_id = {pair.sample_id: pair for pair in request.pairs}
+            judged = [(found, by_id[found.sample_id]) for found in request.earlier]
+            asked = [(found, pair) for found, pair in judged if pair.response != pair.opponent]
+            write_jsonl(request.journal, [verdict_row(found, pair, word) for found, pair in asked])
+        return judge_by_hand(request.pairs, request.journal, opponent_word=word, seed=self.seed, announce=_announce)
+
+    def is_final(self, request: JudgeRequest) -> bool:
+        return len(request.earlier) == len(request.pairs)
+
+
+def _announce(address: str) -> None:
+    say(f"open {address} in a browser on this computer to judge")
+
+
+KIND = Kind(
+    read=lambda word, name: Judge(name or word, "human", word),
+    make=lambda judge, _, seed: HumanJudge(judge, seed),
+)

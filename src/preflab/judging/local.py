@@ -10,12 +10,24 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from preflab.core.records import Message, RowError, TokenizedComparison
+from preflab.core.records import Message, RowError, TokenizedComparison, UserError
+from preflab.data.splits import template_of
 from preflab.data.tokenize import ChatTemplate
+from preflab.judging.language import AskedJudge, language_judge, reply_cap
 from preflab.judging.parse import Failure, Reply, UnusableReplyError
+from preflab.judging.players import short_name
+from preflab.judging.protocol import Kind
+from preflab.judging.questions import read_question
+from preflab.judging.settings import AskingSettings, JudgingSettings, narrowed
+from preflab.model.in_memory import InMemory
+from preflab.model.load import load_model
+from preflab.model.precision import pick_dtype
 from preflab.model.responses import Model, ResponseLogps, collator, position_limit
-from preflab.model.tokenizers import check_ids
+from preflab.model.tokenizers import check_ids, load_tokenizer
 from preflab.sample.sampling import Sampling, generate_ids
+from preflab.stats.study import Judge
+from preflab.training.as_run import model_of
+from preflab.training.stage import fingerprint_weights, make_accelerator
 
 
 @dataclass(frozen=True)
@@ -125,3 +137,63 @@ def _first_token(texts: Sequence[str], logps: Sequence[float]) -> Reply:
 
 def _batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (indices[start : start + size] for start in range(0, len(indices), size))
+
+
+# ---- as a judge ------------------------------------------------------------------------------------------------------
+
+
+def read_local(source: str, name: str | None) -> Judge:
+    return Judge(name or short_name(source), "hf", model_of(source))
+
+
+def make_local(judge: Judge, settings: JudgingSettings, seed: int, held: InMemory | None = None) -> AskedJudge:
+    """A language model, loaded, or the one that is `held` in memory."""
+    read_question(settings.question)  # before a model is loaded
+    trust = settings.trust_remote_code
+    accelerator = make_accelerator()
+    template = template_of(
+        judge.source,
+        settings.judge_chat_template,
+        settings.judge_chat_template_kwargs,
+        trust_remote_code=trust,
+        held=held,
+    )
+    if settings.verdict_from == "first_token" and template.rendering.opens_thought:
+        raise UserError(
+            f"hf:{judge.source}: its chat template opens a thought, so its first token is none of A and B; turn "
+            "thinking off (--judge-chat-template-kwargs enable_thinking=false, where the template has that) or use "
+            "verdict_from text"
+        )
+    dtype = pick_dtype(settings.dtype, accelerator.device, frozen=True)
+    found = held.model if held else load_model(judge.source, "policy", dtype=dtype, trust_remote_code=trust)
+    model = found.to(accelerator.device).eval()
+    temperature = settings.judge_temperature or 0.0
+    identity = {
+        "model": judge.source,
+        "weights": fingerprint_weights(model),
+        "template": template.fingerprint,
+        **template.stops,
+        "temperature": temperature,
+        "max_tokens": reply_cap(settings),
+        "verdict_from": settings.verdict_from,
+        **({"sampling_seed": seed} if temperature else {}),
+    }
+    backend = LocalJudge(
+        model,
+        template,
+        identity,
+        temperature=temperature,
+        max_tokens=reply_cap(settings),
+        first_token=settings.verdict_from == "first_token",
+        batch_size=settings.concurrency,
+        seed=seed,
+    )
+    return language_judge(judge, narrowed(settings, AskingSettings), seed, backend)
+
+
+def check_local(judge: Judge, settings: JudgingSettings) -> None:
+    """Raise UserError where there is no model with a tokenizer that can be loaded."""
+    load_tokenizer(judge.source, trust_remote_code=settings.trust_remote_code)
+
+
+KIND = Kind(read_local, make_local, check_local, is_asked=True)

@@ -72,7 +72,7 @@ def as_run_of_study(
         entry.name: origin_of(entry.kind, entry.source, asked, folder / "responses" / f"{entry.name}.jsonl")
         for entry in entries
     }
-    read = {judge.name: judge for judge in judges if judge.kind in ("reward_model", "hf") and judge.source}
+    read = {judge.name: judge for judge in judges if judge.is_trained and judge.source}
     return AsRun(sources, models, {name: origin_of("judge", judge.source, asked) for name, judge in read.items()})
 
 

@@ -64,6 +64,12 @@ def short_name(source: str) -> str:
     return re.sub(r"[^\w.-]+", "-", last).strip("-.") or "model"
 
 
+def own_name(spec: str) -> str:
+    """What to call a function of the user's own: `lib/mine.py:score` is mine-score; an installed one has its name."""
+    path, colon, function = spec.rpartition(":")
+    return f"{short_name(path).removesuffix('.py')}-{function}" if colon else short_name(spec).removesuffix(".py")
+
+
 def _entry(word: str, writer: Callable[[str], str | None] | None) -> Entry:
     name, source = named(word)
     if source in ("chosen", "rejected"):

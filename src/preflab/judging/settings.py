@@ -10,6 +10,7 @@ from pydantic import Field
 from preflab.core.config import MOST_SEED, Positional, Settings, Values
 from preflab.data.columns import COLUMNS_HELP, ColumnNames
 from preflab.judging.orders import Orders, VerdictFrom
+from preflab.judging.table import forms
 from preflab.model.settings import Dtype
 from preflab.sample.settings import ScoreSettings
 from preflab.stats.definitions import MEAN_PREFERENCE, TIES_HALF
@@ -95,9 +96,8 @@ class JudgeSettings(JudgingSettings):
         description="File of responses to compare with, or `chosen`: the preferred responses of the --prompts."
     )
     judge: str = Field(
-        description="openai:MODEL (any OpenAI-compatible endpoint: OPENAI_BASE_URL says where, or openai:MODEL@URL; "
-        "OPENAI_API_KEY is its key), hf:MODEL, reward:MODEL, gold (the sandbox's own) or human; `name=…` in front "
-        "names it."
+        description=f"{forms()}; `name=…` in front names it. Of an OpenAI-compatible endpoint, OPENAI_BASE_URL says "
+        "where it is, and OPENAI_API_KEY is its key."
     )
     prompts: tuple[str, ...] = Field(default=(), description="For `chosen`: the sources of preference data.")
     format: str | None = Field(default=None, description=FORMAT_WITH_ANSWERS)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from preflab.core.durable import read_object
+from preflab.core.file_format import with_format, without_format
 from preflab.core.records import DisagreementError, Judgement, Message, Outcome, Pair, SampleVerdict, UserError
 from preflab.core.redaction import redact
 from preflab.core.rundir import read_json, read_jsonl, to_json, write_json
@@ -121,7 +122,7 @@ def write_verdicts(
         "win_rate": {"value": rate_of_wins, "prompts": prompts, "definition": definition(rows)},
         "results": [verdict_row(row, pairs.get(row.sample_id), opponent_word) for row in rows],
     }
-    write_json(path, document)
+    write_json(path, with_format(document))
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
@@ -191,7 +192,7 @@ def _open(path: Path) -> tuple[Mapping[str, Any], list[Any]]:
         elif path.suffix == ".jsonl":
             document = {"rows": list(read_jsonl(path, whole=True))}
         else:
-            document = read_json(path)
+            document = without_format(path, read_json(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {(error.strerror or str(error)).lower()}") from error
     if isinstance(document, list):

@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 
 from preflab.core.records import DisagreementError, Outcome
+from preflab.core.results import Result
 from preflab.core.rundir import to_json
 from preflab.core.terminal import say
 from preflab.judging.file_agreement import FileAgreement, file_agreement
@@ -19,8 +20,8 @@ from preflab.stats.definitions import win_rate_head
 from preflab.stats.results import Contest, Estimate
 
 
-@dataclass(frozen=True)
-class WinrateResult:
+@dataclass(frozen=True, repr=False)
+class WinrateResult(Result):
     """The figures of each file, how far files agree, and by file what stands against its verdicts. Their text is JSON
     if that was asked for, else a table and the details.
     """

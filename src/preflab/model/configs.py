@@ -49,13 +49,18 @@ def check_kind(name: str, task: Task, *, trust_remote_code: bool = False, revisi
             task = "policy"
         name = base
     config = _read_object(name, "config.json", revision)
-    classes = _classes(config)
-    _check_precision(config, name)
     if config.get("auto_map") and trust_remote_code:
-        return
+        _check_precision(config, name)
+    else:
+        check_kind_of(config, name, task)
+
+
+def check_kind_of(config: Mapping[str, Any], name: str, task: Task) -> None:
+    """The same of a model called `name`, whose configuration is known."""
+    _check_precision(config, name)
     if config.get("is_encoder_decoder") is True:
         raise UserError(f"{name} is an encoder-decoder ({_named(config)}); preflab reads decoders")
-    for found in classes:
+    for found in _classes(config):
         kind = getattr(transformers, found, None)
         if kind is None or found.endswith("Model"):
             continue
@@ -127,9 +132,14 @@ def own_stop_ids(name: str, *, revision: str | None = None) -> tuple[int, ...]:
     name = final_model(name) or name
     if base := adapter_base(name):
         return own_stop_ids(base, revision=base_revision(name))
+    files = ("generation_config.json", "config.json")
+    return stop_ids_of({file: _read_object(name, file, revision) for file in files}, name)
+
+
+def stop_ids_of(configs: Mapping[str, Mapping[str, Any]], name: str) -> tuple[int, ...]:
+    """The ids of `eos_token_id` in a model's configurations, by their files' names."""
     found: dict[int, None] = {}
-    for file in ("generation_config.json", "config.json"):
-        config = _read_object(name, file, revision)
+    for file, config in configs.items():
         text_config = config.get("text_config")
         inner = text_config if isinstance(text_config, dict) else {}
         for value in (config.get("eos_token_id"), inner.get("eos_token_id")):

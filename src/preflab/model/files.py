@@ -74,7 +74,7 @@ def commit_of(name: str, revision: str | None = None) -> str | None:
     """The commit of a hub's model that lies in the cache, where its files are of one; None for all else. Nothing is
     downloaded.
     """
-    if Path(name).exists():
+    if Path(name).exists() or " " in name:  # a path, or a model in memory
         return None
     name, named = split_revision(name)
     found = try_to_load_from_cache(name, "config.json", revision=named or revision)

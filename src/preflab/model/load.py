@@ -90,7 +90,7 @@ def load_model(
         model.hf_quantizer, model.is_quantized = None, False
         # Else an adapter would name the file's folder as its base model.
         model.name_or_path = name
-    return _without_dropout(model)
+    return without_dropout(model)
 
 
 def _refuse_more_than_there_is(name: str, task: Task, *, trust_remote_code: bool) -> None:
@@ -130,7 +130,7 @@ def _check_adapts(name: str, task: Task, *, fresh_head: bool) -> None:
     )
 
 
-def _without_dropout(model: PreTrainedModel) -> PreTrainedModel:
+def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
     """Switch the base model's dropout off: a preference loss compares two passes of the same weights. LoRA's own
     dropout stays.
     """

@@ -51,9 +51,7 @@ def load_tokenizer(
             stated = Tokenizer.from_file(str(file))
             if _splits(tokenizer.backend_tokenizer) != _splits(stated):
                 tokenizer = _as_stated(tokenizer, stated, where(name), options)
-    if not tokenizer.is_fast:
-        raise UserError(f"{name} has only a slow tokenizer; preflab needs a fast one (tokenizer.json)")
-    _check_reads_text(tokenizer, name)
+    check_tokenizer(tokenizer, name)
     return tokenizer
 
 
@@ -100,8 +98,10 @@ def _difference(tokenizer: PreTrainedTokenizerBase, stated: Tokenizer) -> str:
     return f"from token {start} of a probe on it has {found}, where the file has {wanted}"
 
 
-def _check_reads_text(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Refuse a tokenizer without a vocabulary, which would read every text as nothing."""
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Refuse a slow tokenizer, and one without a vocabulary, which would read every text as nothing."""
+    if not tokenizer.is_fast:
+        raise UserError(f"{name} has only a slow tokenizer; preflab needs a fast one (tokenizer.json)")
     backend = tokenizer.backend_tokenizer
     special = {token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special}
     if set(backend.encode("Hello there, how are you?", add_special_tokens=False).ids) <= special:

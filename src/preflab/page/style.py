@@ -33,6 +33,8 @@ GREY = "#808289"
 WIDTH = 4.2
 """Width of a panel in inches: its text can still be read where a phone shows it on 300 pixels."""
 
+DPI = 120
+
 STYLE: Any = {  # matplotlib's own type lists every one of its settings
     **{"font.family": ["DejaVu Sans"], "font.size": 9, "text.color": INK, "text.parse_math": False},
     **{"axes.titlesize": 10, "axes.labelsize": 9, "axes.labelcolor": INK, "axes.edgecolor": MUTED},
@@ -85,6 +87,16 @@ class Panel:
     height: float = 3.0
 
 
+class Picture(Figure):
+    """A figure that a notebook shows, also where pyplot is not in use."""
+
+    @rc_context(STYLE)
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, dpi=DPI, format="png")
+        return buffer.getvalue()
+
+
 @rc_context(STYLE)
 def compose(panels: Sequence[Panel], *, columns: int = 2) -> Figure:
     """The panels side by side and below each other, in one figure."""
@@ -92,7 +104,7 @@ def compose(panels: Sequence[Panel], *, columns: int = 2) -> Figure:
     lines = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     heights = [max(panel.height for panel in line) for line in lines]
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06)
-    figure = Figure(figsize=(WIDTH * columns, sum(heights)), layout=layout)
+    figure = Picture(figsize=(WIDTH * columns, sum(heights)), layout=layout)
     axes = list(figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights).flat)
     for axis, panel in zip(axes, panels, strict=False):
         axis.set_title(panel.title)
@@ -107,7 +119,7 @@ def save_png(figure: Figure, path: Path) -> None:
     """Write the figure on white; the old file or the whole new one is there, also after a kill."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, dpi=120, format="png")
+    figure.savefig(temporary, dpi=DPI, format="png")
     temporary.replace(path)
 
 

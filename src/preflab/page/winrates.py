@@ -11,8 +11,7 @@ import pandas as pd
 
 from preflab.core.rundir import write_text
 from preflab.page.cases import markdown_cell
-from preflab.stats.definitions import SHORT
-from preflab.stats.results import Estimate, GridCell
+from preflab.stats.results import Estimate
 from preflab.stats.wording import NOTHING, exact_percent, p_value
 
 Row = Mapping[str, Any]
@@ -26,25 +25,6 @@ def write_winrates(rows: Sequence[Row], folder: Path) -> None:
     write_text(folder / "winrates.tex", as_latex(rows))
 
 
-def grid_row(cell: GridCell) -> Row:
-    """A cell of a grid as a line."""
-    return {
-        "judge": cell.judge,
-        "model": cell.model,
-        "step": cell.step,
-        "temperature": cell.temperature,
-        "opponent": cell.opponent,
-        "wins": cell.wins,
-        "ties": cell.ties,
-        "losses": cell.losses,
-        "errors": cell.errors,
-        "win_rate": cell.win_rate,
-        "definition": SHORT[cell.definition],
-        "empty_responses": cell.empty,
-        "prompts_trained_on": cell.trained_on.prompts if cell.trained_on else None,
-    }
-
-
 def csv_text(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
     """Rows under their own names, every line ended by a line feed; what a row lacks is empty."""
     frame = pd.DataFrame(list(rows), columns=columns).convert_dtypes()  # whole numbers stay so where some are unknown
@@ -53,7 +33,12 @@ def csv_text(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
 
 def as_csv(rows: Sequence[Row]) -> str:
     """Plain numbers in full precision; a rate is four columns: itself, _low, _high and _n."""
-    flat = []
+    return csv_text(flat(rows))
+
+
+def flat(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The same rows with four columns of numbers for a rate."""
+    found = []
     rates = {name for row in rows for name, value in row.items() if isinstance(value, Estimate)}
     for row in rows:
         line: dict[str, Any] = {}
@@ -61,8 +46,8 @@ def as_csv(rows: Sequence[Row]) -> str:
             line[name] = value.value if isinstance(value, Estimate) else value
             if name in rates:
                 line |= {f"{name}_{part}": getattr(value, part, None) for part in ("low", "high", "n")}
-        flat.append(line)
-    return csv_text(flat)
+        found.append(line)
+    return found
 
 
 def as_markdown(rows: Sequence[Row]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,20 @@ from preflab.data.tokenize import ChatTemplate, Dropped
 Row = dict[str, Any]
 
 
+class Scored(Protocol):
+    """The comparisons of a source that were scored: their `rows` [N], and where the responses of each begin among all
+    of them (`response_offsets` [N + 1]).
+    """
+
+    @property
+    def rows(self) -> NDArray[Any]: ...
+    @property
+    def response_offsets(self) -> NDArray[Any]: ...
+
+
 def score_rows(
     items: Iterable[Comparison | Dropped],
-    dataset: TokenizedDataset,
+    dataset: Scored,
     scores: NDArray[np.float64],
     source_of: Callable[[int], str] | None = None,
 ) -> Iterator[Row]:
@@ -30,7 +41,7 @@ def score_rows(
 
     Args:
         items: the source again, from which the text comes.
-        dataset: the same comparisons as they were scored.
+        dataset: the same comparisons, but for those that were not scored.
         scores: [R] the rewards of all responses, as `dataset.response_offsets` has them.
         source_of: of several sources, row number -> name of the row's own.
 
@@ -40,13 +51,13 @@ def score_rows(
     """
     index = 0
     for item in items:
-        if isinstance(item, Dropped) or index == len(dataset) or item.row != dataset.rows[index]:
+        if isinstance(item, Dropped) or index == len(dataset.rows) or item.row != dataset.rows[index]:
             continue
         own = scores[dataset.response_offsets[index] : dataset.response_offsets[index + 1]]
         index += 1
         row = _row(item, [float(score) for score in own])
         yield row | ({"source": source_of(item.row)} if source_of else {})
-    assert index == len(dataset), "the source has the rows that were tokenised, in the same order"
+    assert index == len(dataset.rows), "the source has the rows that were scored, in the same order"
 
 
 def _row(comparison: Comparison, scores: list[float]) -> Row:
@@ -88,18 +99,19 @@ def scores_of(row: Row) -> tuple[float, ...]:
     return scores
 
 
-def summarize(rows: Iterable[Row], precision: Precision = "float32") -> dict[str, Any]:
+def summarize(rows: Iterable[Row], precision: Precision | None = "float32") -> dict[str, Any]:
     """Figures over rows of scores, by the rules of training and evaluation.
 
     `reward_mean` and `reward_std` (of the population: divided by n) pool all responses. `accuracy` is the share of
     pairs whose better response has the higher reward; a comparison of more than two responses weighs as much as a pair.
-    Rewards that differ by no more than rounding in this precision are a tie, which is half a success. `prompts` counts
+    Rewards that differ by no more than rounding in this precision (None: they are exact) are a tie, which is half a
+    success. `prompts` counts
     the prompts that differ: rows of the same prompt are samples of it. Where rows name several sources, `sources` has
     the same figures of each.
 
     Raises UserError for a reward that is no finite number.
     """
-    by_source: dict[str, list[Scored]] = {}
+    by_source: dict[str, list[RowScores]] = {}
     for row in rows:
         by_source.setdefault(str(row.get("source", "")), []).append((scores_of(row), _unit(row)))
     figures: dict[str, Any] = dict(_figures([one for of in by_source.values() for one in of], precision))
@@ -108,7 +120,7 @@ def summarize(rows: Iterable[Row], precision: Precision = "float32") -> dict[str
     return figures
 
 
-def _figures(found: Sequence[Scored], precision: Precision) -> dict[str, float | int]:
+def _figures(found: Sequence[RowScores], precision: Precision | None) -> dict[str, float | int]:
     rewards = [score for scores, _ in found for score in scores]
     figures: dict[str, float | int] = {
         "rows": len(found),
@@ -125,11 +137,11 @@ def _figures(found: Sequence[Scored], precision: Precision) -> dict[str, float |
     return figures
 
 
-Scored = tuple[tuple[float, ...], Hashable]
+RowScores = tuple[tuple[float, ...], Hashable]
 """The rewards of a row, and the unit (its prompt) that it counts by."""
 
 
-def accuracies_of(found: Sequence[Scored], precision: Precision) -> Iterator[tuple[float, Hashable]]:
+def accuracies_of(found: Sequence[RowScores], precision: Precision | None) -> Iterator[tuple[float, Hashable]]:
     """Of each comparison, the share of its pairs that are ranked rightly, and its unit."""
     size = root_mean_square(score for scores, _ in found for score in scores)
     for scores, unit in found:
@@ -138,7 +150,7 @@ def accuracies_of(found: Sequence[Scored], precision: Precision) -> Iterator[tup
             yield math.fsum(right) / len(right), unit
 
 
-def scored(rows: Iterable[Row]) -> list[Scored]:
+def scored(rows: Iterable[Row]) -> list[RowScores]:
     """The rewards of rows by unit. Raises UserError as `scores_of` does."""
     return [(scores_of(row), _unit(row)) for row in rows]
 

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from preflab.core.durable import read_object
-from preflab.core.output import alone, beside, explaining_memory, finish_output, open_output
+from preflab.core.file_format import with_format, without_format
+from preflab.core.output import alone, beside, finish_output, open_output
 from preflab.core.records import Comparison, UserError
-from preflab.core.rundir import read_jsonl, write_json
-from preflab.core.terminal import progress_bar
+from preflab.core.results import Result, frame
+from preflab.core.rundir import fingerprint, read_jsonl, write_json
 from preflab.core.ties import ROUNDING, Precision
 from preflab.data.answers import apart
-from preflab.data.batches import plan_evaluation
 from preflab.data.cache import TokenizedDataset, tokenized
 from preflab.data.column_use import ColumnTally, columns_from_json, columns_to_json, tell_columns
 from preflab.data.comparisons import NamedFormat, choose_formats, read_comparisons
 from preflab.data.sources import Source, open_sources, sample_rows
 from preflab.data.splits import check_rows, count_by_reason, tell_notes, template_of
 from preflab.data.tokenize import ChatTemplate, Dropped
+from preflab.model.in_memory import InMemory
 from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
-from preflab.model.responses import Model, ResponseRewards, check_positions, collator
-from preflab.rewards.figures import draw_pairs
+from preflab.model.responses import Model, check_positions
+from preflab.rewards.figures import draw_pairs, score_hist
 from preflab.rewards.rows import (
     Row,
+    Scored,
     accuracies_of,
     extremes,
     not_scored,
@@ -44,20 +44,33 @@ from preflab.rewards.rows import (
     scores_of,
     summarize,
 )
+from preflab.rewards.scorers import Scorer, find_scorer, score_comparisons
+from preflab.sample.reward_model import check_rewards, precision_of, rewards
 from preflab.sample.settings import ScoreSettings
 from preflab.stats.definitions import ACCURACY, STD
 from preflab.stats.statistics import draw_resamples, numbered, ratio_estimate, wilson
-from preflab.training.loop import response_values
-from preflab.training.rows import RankedRows
 from preflab.training.stage import fingerprint_weights, make_accelerator
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
-@dataclass(frozen=True)
-class ScoreResult:
+
+@dataclass(frozen=True, repr=False)
+class ScoreResult(Result):
     """A finished file of scores, and figures over it."""
 
     output: Path
     summary: Mapping[str, Any]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The scores, a row for each row that was scored, with the columns of the file."""
+        return frame(read_jsonl(self.output))
+
+    def figure(self) -> Figure | None:
+        """Histograms of the scores of chosen and rejected responses; None where the data has no pairs."""
+        parts = _pairs(self.output)
+        return score_hist(parts) if parts else None
 
     def __str__(self) -> str:
         shown = [
@@ -81,82 +94,128 @@ _MEANINGS = {
 }
 
 
-@alone("output")
-def score_responses(settings: ScoreSettings, *, tell: bool = True) -> ScoreResult:
-    """Score every response of the data with a reward model; see `preflab.rewards.rows.score_rows`.
+@dataclass(frozen=True)
+class _Scoring:
+    """What is to be scored, and how.
 
-    `tell` says what the columns are read as; a study, which wrote the file itself, does without.
+    Attributes:
+        made_from: fingerprints of the scorer and of what it scores.
+        precision: in which the scores are computed; None: they are exact.
+        scores: which rows have scores, the scores [R] of all their responses, and the rows that have none.
     """
+
+    source: Source
+    formats: Sequence[NamedFormat]
+    made_from: Mapping[str, str]
+    precision: Precision | None
+    scores: Callable[[], tuple[Scored, NDArray[np.float64], Sequence[Dropped]]]
+
+
+@alone("output")
+def score_responses(settings: ScoreSettings, held: InMemory | None = None, *, tell: bool = True) -> ScoreResult:
+    """Score every response of the data with a reward model or a function; see `preflab.rewards.rows.score_rows`.
+
+    `held` is the model, where the settings' name stands for one in memory. `tell` says what the columns are read as; a
+    study, which wrote the file itself, does without.
+    """
+    scorer = None if held else find_scorer(settings.reward_model)
     accelerator = make_accelerator()
+    scoring = _by_function(settings, scorer) if scorer else _by_model(settings, accelerator, held, tell=tell)
+    source, formats = scoring.source, scoring.formats
+    with accelerator.main_process_first():
+        overwrite = settings.overwrite and accelerator.is_main_process
+        made_from = scoring.made_from
+        state = open_output(settings.output, "score", settings, made_from, seed=settings.seed, overwrite=overwrite)
+    if state != "done" or not beside(settings.output, "summary.json").exists():
+        found, values, dropped = scoring.scores()
+        if accelerator.is_main_process:
+            source_of = partial(_source_of, source) if source.parts else None
+            finish_output(settings.output, score_rows(_responses(source, formats), found, values, source_of))
+            summary = {
+                **_figures(settings.output, scoring.precision),
+                "precision": scoring.precision,
+                "definitions": {"accuracy": ACCURACY, "reward_std": STD},
+                "samples": extremes(read_jsonl(settings.output)),
+                "dropped": count_by_reason(dropped),
+            }
+            write_json(beside(settings.output, "summary.json"), with_format(summary))
+            _draw_histograms(settings.output)
+        accelerator.wait_for_everyone()
+    return load_scores(settings.output)
+
+
+def _by_model(settings: ScoreSettings, accelerator: Accelerator, held: InMemory | None, *, tell: bool) -> _Scoring:
+    """By a reward model, loaded, of data that is tokenised."""
+    name = settings.reward_model
+    given: Any = {"trust_remote_code": settings.trust_remote_code, "revision": settings.revision}
     template = template_of(
-        settings.reward_model,
-        settings.chat_template,
-        settings.chat_template_kwargs,
-        task="reward",
-        trust_remote_code=settings.trust_remote_code,
-        revision=settings.revision,
+        name, settings.chat_template, settings.chat_template_kwargs, task="reward", held=held, **given
     )
     source, formats = _open(settings)
     dataset = _tokenize(source, formats, template, settings)
     if tell:
         tell_columns(columns_from_json(dataset.notes.get("columns", ())))
-    dtype = pick_dtype(settings.dtype, accelerator.device, frozen=True)
-    model = load_model(
-        settings.reward_model,
-        "reward",
-        dtype=dtype,
-        trust_remote_code=settings.trust_remote_code,
-        revision=settings.revision,
-    )
+    dtype = held.dtype if held else pick_dtype(settings.dtype, accelerator.device, frozen=True)
+    model: Model = held.model if held else load_model(name, "reward", dtype=dtype, **given)
+    model = model.eval()
     check_rows(model, dataset)
     check_positions(model, dataset.longest, f"lower max_length (now {settings.max_length})")
-    fingerprints = {"reward_model": fingerprint_weights(model), "data": dataset.fingerprint}
-    with accelerator.main_process_first():
-        overwrite = settings.overwrite and accelerator.is_main_process
-        state = open_output(settings.output, "score", settings, fingerprints, seed=settings.seed, overwrite=overwrite)
-    if state != "done" or not beside(settings.output, "summary.json").exists():
+    made_from = {"reward_model": fingerprint_weights(model), "data": dataset.fingerprint}
+
+    def scores() -> tuple[Scored, NDArray[np.float64], Sequence[Dropped]]:
         values = rewards(accelerator, model, dataset, batch_size=settings.batch_size)
         check_rewards(settings.reward_model, values, lambda place: f"row {_row_of(dataset, place)}")
-        if accelerator.is_main_process:
-            source_of = partial(_source_of, source) if source.parts else None
-            finish_output(settings.output, score_rows(_responses(source, formats), dataset, values, source_of))
-            dropped = _not_scored(source, formats, dataset, template, settings)
-            precision = precision_of(dtype)
-            summary = {
-                **_figures(settings.output, precision),
-                "precision": precision,
-                "definitions": {"accuracy": ACCURACY, "reward_std": STD},
-                "samples": extremes(read_jsonl(settings.output)),
-                "dropped": count_by_reason(dropped),
-            }
-            write_json(beside(settings.output, "summary.json"), summary)
-            _draw_histograms(settings.output)
-        accelerator.wait_for_everyone()
-    return load_scores(settings.output)
+        return dataset, values, _not_scored(source, formats, dataset, template, settings)
+
+    return _Scoring(source, formats, made_from, precision_of(dtype), scores)
+
+
+def _by_function(settings: ScoreSettings, scorer: Scorer) -> _Scoring:
+    """By a function, which reads text."""
+    if given := [name for name in ("chat_template", "chat_template_kwargs", "revision") if getattr(settings, name)]:
+        raise UserError(f"{' and '.join(given)}: only for reward models; {scorer.spec} is a function, and reads text")
+    source, formats = _open(settings)
+    names = " ".join(f"{name} {form.fingerprint}" for name, form in formats)
+    made_from = {"reward_model": scorer.fingerprint, "data": fingerprint(f"{source.fingerprint()} {names} responses")}
+
+    def scores() -> tuple[Scored, NDArray[np.float64], Sequence[Dropped]]:
+        columns = ColumnTally(formats)
+        found = score_comparisons(scorer, _responses(source, formats, columns), batch_size=settings.batch_size)
+        tell_columns(columns.columns(source))
+        if not len(found.rows):
+            raise _nothing_to_score(source, count_by_reason(found.dropped))
+        return found, found.values, found.dropped
+
+    return _Scoring(source, formats, made_from, None, scores)
 
 
 def _source_of(source: Source, row: int) -> str:
     return source.parts[source.part_of(row)].name
 
 
-def _draw_histograms(output: Path) -> None:
-    """Of pairs, NAME.delta_hist.png and NAME.score_hist.png beside the rows; where there are several sources (a train
-    split and a test split, say), one is set against the other.
-    """
+def _pairs(output: Path) -> dict[str, list[Row]]:
+    """By source, the scores of the best and the worst response of each row that has several."""
     parts: dict[str, list[Row]] = {}
     for row in read_jsonl(output):
         best, *others = scores_of(row)
         if others:
             parts.setdefault(row.get("source", ""), []).append({"score_chosen": best, "score_rejected": others[-1]})
-    draw_pairs(parts, delta=beside(output, "delta_hist.png"), scores=beside(output, "score_hist.png"))
+    return parts
+
+
+def _draw_histograms(output: Path) -> None:
+    """Of pairs, NAME.delta_hist.png and NAME.score_hist.png beside the rows; where there are several sources (a train
+    split and a test split, say), one is set against the other.
+    """
+    draw_pairs(_pairs(output), delta=beside(output, "delta_hist.png"), scores=beside(output, "score_hist.png"))
 
 
 def load_scores(output: Path) -> ScoreResult:
     """A finished file of scores. Raises UserError where the summary beside it does not follow from its rows."""
     path = beside(output, "summary.json")
-    summary = read_object(path)
+    summary = without_format(path, read_object(path))
     precision, dropped = summary.get("precision", "float32"), summary.get("dropped")
-    if precision not in tuple(ROUNDING):
+    if precision not in (None, *ROUNDING):
         raise UserError(f"{path}: `precision` is {precision!r}; known are {', '.join(ROUNDING)}")
     counted = dropped.values() if isinstance(dropped, dict) else (None,)
     if not all(isinstance(rows, dict) and isinstance(rows.get("count"), int) for rows in counted):
@@ -180,7 +239,7 @@ def _agree(stated: object, figure: object) -> bool:
     return isinstance(stated, (int, float)) and math.isclose(stated, figure, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def _figures(output: Path, precision: Precision) -> dict[str, Any]:
+def _figures(output: Path, precision: Precision | None) -> dict[str, Any]:
     """`summarize`, and the 95 % interval of the accuracy over prompts (bootstrap of whole prompts)."""
     try:
         figures, found = summarize(read_jsonl(output), precision), scored(read_jsonl(output))
@@ -201,57 +260,8 @@ def _figures(output: Path, precision: Precision) -> dict[str, Any]:
     return {**before, "accuracy_low": low, "accuracy_high": high, **figures}
 
 
-def precision_of(dtype: torch.dtype) -> Precision:
-    """The precision of scores by a model with weights of this type."""
-    names: Mapping[torch.dtype, Precision] = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
-    return names.get(dtype, "float32")
-
-
-def check_rewards(model: str, values: Sequence[float] | NDArray[np.float64], named: Callable[[int], str]) -> None:
-    """Raise UserError where a reward is no finite number, before anything is written; `named` says of which response
-    it is by its place.
-    """
-    found = np.asarray(values, np.float64)
-    if (bad := np.flatnonzero(~np.isfinite(found))).size:
-        raise UserError(
-            f"{model}: {bad.size} of {found.size} rewards are no finite numbers, the first of them {found[bad[0]]} of "
-            f"{named(int(bad[0]))}. Its weights are damaged, or --dtype is too coarse for it; nothing was written"
-        )
-
-
 def _row_of(dataset: TokenizedDataset, place: int) -> int:
     return int(dataset.rows[np.searchsorted(dataset.response_offsets, place, side="right") - 1])
-
-
-def rewards(
-    accelerator: Accelerator, model: Model, dataset: TokenizedDataset, *, batch_size: int
-) -> NDArray[np.float64]:
-    """[R] the reward of every response, in the order of `dataset.response_offsets`; batches are sorted by length.
-
-    The same response to the same prompt has the same reward, that of the first: what batches differ in is rounding.
-    """
-    module = ResponseRewards(model.to(accelerator.device))
-    rows = RankedRows(dataset, collator(module.share_prefix))
-    plan = plan_evaluation(rows.lengths, batch_size=batch_size, max_tokens=None)
-    with progress_bar(disable=not accelerator.is_main_process) as bar:
-        share = -(-len(dataset) // accelerator.num_processes)
-        task = bar.add_task("rows", total=share, shown="")
-        with explaining_memory(batch_size):
-            values = response_values(accelerator, module, rows, plan, advance=lambda count: bar.advance(task, count))
-    return values[_first_of_the_same(dataset)]
-
-
-def _first_of_the_same(dataset: TokenizedDataset) -> NDArray[np.int64]:
-    """[R] for each response the place of the first one that has the same ids after a prompt of the same ids."""
-    first: dict[bytes, int] = {}
-    places: list[int] = []
-    for row in dataset:
-        prompt = np.asarray(row.prompt_ids, dtype=np.int64).tobytes()
-        for response in row.response_ids:
-            ids = hashlib.sha256(len(prompt).to_bytes(8, "big") + prompt)
-            ids.update(np.asarray(response, dtype=np.int64).tobytes())
-            places.append(first.setdefault(ids.digest(), len(places)))
-    return np.asarray(places, dtype=np.int64)
 
 
 def _open(settings: ScoreSettings) -> tuple[Source, Sequence[NamedFormat]]:
@@ -291,11 +301,13 @@ def _tokenize(
         max_prompt_length=settings.max_prompt_length,
     )
     if not len(dataset):
-        found = "\n".join(
-            f"  {reason}: {rows['count']}, such as {rows['example']}" for reason, rows in dataset.dropped.items()
-        )
-        raise UserError(f"{source.name}: there is no response that can be scored\n{found}")
+        raise _nothing_to_score(source, dataset.dropped)
     return dataset
+
+
+def _nothing_to_score(source: Source, dropped: Mapping[str, Any]) -> UserError:
+    found = "\n".join(f"  {reason}: {rows['count']}, such as {rows['example']}" for reason, rows in dropped.items())
+    return UserError(f"{source.name}: there is no response that can be scored\n{found}")
 
 
 def _not_scored(

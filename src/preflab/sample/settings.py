@@ -57,7 +57,10 @@ class ScoreSettings(Settings):
         description="Sources to score: preference data, or files of responses such as `preflab generate` writes. Their "
         f"accuracy is the {ACCURACY}; reward_std is the {STD} over all responses."
     )
-    reward_model: str = Field(description="Hub id, folder or adapter folder of a reward model with one label.")
+    reward_model: str = Field(
+        description="Hub id, folder or adapter folder of a reward model with one label; or another scorer: length, "
+        "gold (the sandbox's own) or file.py:function."
+    )
     chat_template: str | None = Field(
         default=None, description="Named chat template for a reward model that comes without one."
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preflab.core.output import alone
+from preflab.core.results import Result
 from preflab.core.rundir import finish_stage, open_stage, write_json, write_jsonl
 from preflab.sandbox.settings import SandboxSettings
 from preflab.sandbox.tiny import build_tiny_model
@@ -20,8 +21,8 @@ from preflab.sandbox.world import (
 )
 
 
-@dataclass(frozen=True)
-class SandboxResult:
+@dataclass(frozen=True, repr=False)
+class SandboxResult(Result):
     """The files that were written, by what they hold."""
 
     output_dir: Path

@@ -90,7 +90,7 @@ def fit(points: Floats, length_term: Floats, weights: Floats, start: Floats) -> 
     design = np.stack([np.ones_like(length_term), length_term], axis=1)  # [cases, 2]
     products = np.stack([design[:, 0], length_term, length_term**2], axis=1)  # entries of the Hessian, [cases, 3]
     precision = 1 / PRIOR_STD**2
-    fitted = start.copy()
+    fitted: Floats = start.copy()
     for _ in range(ITERATIONS):
         expected = _sigmoid(fitted @ design.T)  # [fits, cases]
         gradient = (weights * (points - expected)) @ design

@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from preflab.core.origins import Leak
-from preflab.stats.definitions import TIES_HALF
-
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -181,29 +178,3 @@ class Analysis:
         """The contest of these two before this judge, or None."""
         found = (c for c in self.contests if (c.judge, c.model, c.opponent) == (judge, model, opponent))
         return next(found, None)
-
-
-@dataclass(frozen=True, slots=True)
-class GridCell:
-    """One cell of a grid: a model (at a training step, if it is a checkpoint) sampled at a temperature, and judged.
-
-    Attributes:
-        definition: which of the usual win rates it is.
-        empty, opponent_empty: shares of its and of the opponent's responses that say nothing (means over prompts).
-        trained_on: of the grid's prompts, those that the model was trained on; None where that is not known.
-    """
-
-    model: str
-    step: int | None
-    temperature: float
-    judge: str
-    opponent: str
-    wins: int
-    ties: int
-    losses: int
-    errors: int
-    win_rate: Estimate | None
-    definition: str = TIES_HALF
-    empty: float = 0.0
-    opponent_empty: float = 0.0
-    trained_on: Leak | None = None

@@ -18,15 +18,45 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from preflab.core.origins import AsRun
 from preflab.core.records import Message, Outcome, SampleVerdict, unit_of
-from preflab.core.ties import Precision, compare, points
+from preflab.core.ties import Precision, compare
 from preflab.core.words import words
 from preflab.stats.judgements import POINTS
 
-JudgeKind = Literal["reward_model", "gold", "openai", "hf", "human"]
+
+@dataclass(frozen=True, slots=True)
+class JudgeKind:
+    """What a study's figures and words need to know of a kind of judge.
+
+    Attributes:
+        words: what it is, in tables.
+        rank: whose word comes first in a report: people and the truth, then those that are asked, then reward models,
+            at which models may have been trained to please, and functions, which know one thing each.
+        scores: whether it gives each response a number; the others compare two.
+        is_trained: whether it is a model, which has seen training data.
+        called: what it is called in a sentence; empty: `words`.
+    """
+
+    words: str
+    rank: int
+    scores: bool = False
+    is_trained: bool = False
+    called: str = ""
+
+
+JUDGE_KINDS: Mapping[str, JudgeKind] = {
+    "reward_model": JudgeKind("reward model", 2, scores=True, is_trained=True),
+    "gold": JudgeKind("gold reward", 0, scores=True),
+    "scorer": JudgeKind("scorer", 3, scores=True),
+    "openai": JudgeKind("language model behind an API", 1, called="judge"),
+    "hf": JudgeKind("local language model", 1, is_trained=True, called="judge"),
+    "function": JudgeKind("function that compares", 1, called="judge"),
+    "human": JudgeKind("human judge", 0),
+}
+"""The kinds of judges, as `study.json` names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +69,26 @@ class Player:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Who says which response is better. A scorer (reward model, gold) gives each response a number, the others
-    compare two of them.
+    """Who says which response is better: a key of `JUDGE_KINDS`. A scorer (a reward model, a function) gives each
+    response a number, the others compare two of them.
 
     Of a scorer, `precision` is that in which it computed (None: its numbers are exact) and `size` the root mean square
     of its scores: what lies between two scores that differ by more than rounding (`preflab.core.ties`).
     """
 
     name: str
-    kind: JudgeKind
+    kind: str
     source: str
     precision: Precision | None = None
     size: float = 0.0
 
     @property
     def is_scorer(self) -> bool:
-        return self.kind in ("reward_model", "gold")
+        return JUDGE_KINDS[self.kind].scores
+
+    @property
+    def is_trained(self) -> bool:
+        return JUDGE_KINDS[self.kind].is_trained
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +167,11 @@ class Study:
 
     @property
     def scorers(self) -> tuple[Judge, ...]:
-        """Reward models, then gold: what is shown "by the first scorer" is by the reward model, where there is one."""
+        """Reward models, gold, functions: what is shown "by the first scorer" is by the reward model, where there is
+        one.
+        """
         scorers = (judge for judge in self.judges if judge.is_scorer)
-        return tuple(sorted(scorers, key=lambda judge: judge.kind == "gold"))
+        return tuple(sorted(scorers, key=lambda judge: [*JUDGE_KINDS].index(judge.kind)))
 
 
 def verdict(case: Case, judge: Judge, model: str, opponent: str, baseline: str) -> SampleVerdict | None:
@@ -168,6 +204,4 @@ def score_difference(case: Case, judge: Judge, model: str, opponent: str) -> flo
 
 def better(judge: Judge, first: float, second: float) -> float:
     """The points of one of a scorer's scores against another: 1, 1/2 where rounding explains the difference, or 0."""
-    if judge.precision is None:
-        return float(points(first - second, 0.0))
     return float(compare(first, second, judge.precision, size=judge.size))

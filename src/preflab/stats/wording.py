@@ -7,20 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from preflab.core.origins import Leak
 from preflab.stats.definitions import SHORT
 from preflab.stats.results import Estimate
-from preflab.stats.study import Judge, JudgeKind
+from preflab.stats.study import JUDGE_KINDS, Judge
 
 FEWEST_PROMPTS = 10  # below, intervals mean little and no difference is claimed
 
 NOTHING = "–"  # where there is no figure
 UNIT = "\u00a0%"  # with a space that does not break
-
-KINDS: Mapping[JudgeKind, str] = {
-    "reward_model": "reward model",
-    "gold": "gold reward",
-    "openai": "language model behind an API",
-    "hf": "local language model",
-    "human": "human judge",
-}
 
 SHARES: Mapping[str, str] = {
     "hit_cap": "hit the token cap",
@@ -108,7 +100,7 @@ def capital(text: str) -> str:
 
 def who(judge: Judge) -> str:
     """ "the reward model rm-2b", "the judge gpt-4o"; without a name that only repeats the kind: "the gold reward"."""
-    kind = "judge" if judge.kind in ("openai", "hf") else KINDS[judge.kind]
+    kind = JUDGE_KINDS[judge.kind].called or JUDGE_KINDS[judge.kind].words
     spoken = judge.name.lower().replace("_", " ").replace("-", " ")
     plain = spoken in (kind, *kind.split())
     return f"the {kind}" if plain else f"the {kind} {judge.name}"
@@ -152,6 +144,7 @@ def meanings(definitions: Iterable[str]) -> list[str]:
     return [f"win rate{f' ({SHORT[each]})' if len(found) > 1 else ''}: {each}" for each in found]
 
 
+TONES = {"better": "good", "worse": "bad", "unclear": "neutral"}
 TONE_MARKS = {"good": "+", "bad": "-", "warning": "!"}
 # ---- prompts that were trained on ------------------------------------------------------------------------------------
 

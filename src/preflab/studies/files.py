@@ -9,22 +9,22 @@ from typing import Any
 
 import numpy as np
 
-from preflab.core.config import Settings, shared_values, source_of
+from preflab.core.config import Settings, shared_values
 from preflab.core.output import finish_output, open_output
 from preflab.core.records import Message, Pair, UserError, messages_from_json, messages_to_json
 from preflab.core.rundir import fingerprint, read_jsonl, to_json
 from preflab.core.terminal import say
-from preflab.data.answers import AnswerRow, apart, format_of_prompts, is_answer_file, match_answers, read_answers
+from preflab.data.answers import AnswerRow, apart, format_of_prompts, match_answers, read_answers
 from preflab.data.column_use import ColumnTally, tell_columns
 from preflab.data.comparisons import choose_formats, read_comparisons
 from preflab.data.sources import open_sources
 from preflab.data.splits import count_by_reason, tell_notes
 from preflab.data.tokenize import Dropped
-from preflab.judging.players import Entry, short_name
+from preflab.judging.players import Entry
+from preflab.model.in_memory import InMemory
 from preflab.sample.generate import generate_responses
 from preflab.sample.settings import GenerateSettings
 from preflab.stats.alignment import align
-from preflab.studies.compare.settings import CompareSettings
 from preflab.studies.settings import StudySettings
 
 Row = dict[str, Any]
@@ -37,14 +37,6 @@ def read_files(settings: StudySettings, files: Mapping[str, str]) -> dict[str, t
     beside = (*settings.prompts, *files.values())
     read = partial(read_answers, form=settings.format, columns=settings.columns, beside=beside)
     return {name: read(spec, tell=tell_columns) for name, spec in files.items()}
-
-
-def generator_of(settings: CompareSettings, spec: str) -> str | None:
-    """Who wrote a file of responses, where AlpacaEval's `generator` says so in all rows."""
-    files = [source for word in settings.models if is_answer_file(source := source_of(word))]
-    rows = read_answers(spec, settings.format, settings.columns, beside=(*files, *settings.prompts))
-    found = {str(row.meta.get("generator", "")) for row in rows}
-    return short_name(found.pop()) if len(found) == 1 and "" not in found else None
 
 
 def study_prompts(settings: StudySettings, given: Mapping[str, Sequence[AnswerRow]], files: Sequence[str]) -> list[Row]:
@@ -122,12 +114,16 @@ def _subset(meta: Mapping[str, Any], column: str | None) -> str | None:
 def keep_rows(path: Path, rows: Sequence[Row], *, seed: int, overwrite: bool) -> None:
     """Write rows unless they are there already. Raises UserError where others are in the way."""
     made_from = {"rows": fingerprint(rows)}
-    if open_output(path, "compare", Settings(), made_from, seed=seed, overwrite=overwrite) != "done":
+    if open_output(path, "study", Settings(), made_from, seed=seed, overwrite=overwrite) != "done":
         finish_output(path, rows)
 
 
-def generate_for_study(settings: StudySettings, entry: Entry, folder: Path, **changed: Any) -> None:
-    """Let a model answer the prompts in a study's folder; `changed` are settings that differ from the study's."""
+def generate_for_study(
+    settings: StudySettings, entry: Entry, folder: Path, held: InMemory | None = None, **changed: Any
+) -> None:
+    """Let a model answer the prompts in a study's folder; `changed` are settings that differ from the study's. `held`
+    is the model, where it is in memory.
+    """
     own = {
         "model": entry.source,
         "prompts": (str(folder / "prompts.jsonl"),),
@@ -136,7 +132,8 @@ def generate_for_study(settings: StudySettings, entry: Entry, folder: Path, **ch
         "max_samples": None,
         "output": folder / "responses" / f"{entry.name}.jsonl",
     }
-    generate_responses(GenerateSettings(**shared_values(settings, GenerateSettings) | own | changed), tell=False)
+    values = shared_values(settings, GenerateSettings) | own | changed
+    generate_responses(GenerateSettings(**values), held, tell=False)
 
 
 def side(prompts: Sequence[Row], which: str) -> list[AnswerRow]:

@@ -9,11 +9,10 @@ from preflab.core.config import named
 from preflab.core.records import UserError
 from preflab.core.terminal import say
 from preflab.data.templates import apply_named_template, apply_template_values, template_values
-from preflab.judging.command import parse_judge
-from preflab.judging.endpoint import api_key
+from preflab.judging.kinds import kind_of, parse_judge
 from preflab.judging.players import check_name
 from preflab.model.tokenizers import load_tokenizer
-from preflab.stats.study import Judge, JudgeKind
+from preflab.stats.study import JUDGE_KINDS, Judge
 from preflab.studies.settings import StudySettings
 
 if TYPE_CHECKING:
@@ -23,11 +22,6 @@ OWN_SCORES = "score"
 """The scorer that stands for scores which all given files of responses bring with them."""
 RESERVED = (OWN_SCORES, "responses")
 
-RANK: Mapping[JudgeKind, int] = {"human": 0, "gold": 0, "openai": 1, "hf": 1, "reward_model": 2}
-"""Whose word comes first in a report: people and the truth, then language models, then reward models, at which models
-may have been trained to please.
-"""
-
 
 def read_judges(words: Sequence[str], reward_models: Sequence[str] = ()) -> tuple[Judge, ...]:
     """Judges from the words of the command line, by rank; reward models may be given without `reward:` in front."""
@@ -36,19 +30,17 @@ def read_judges(words: Sequence[str], reward_models: Sequence[str] = ()) -> tupl
     names = [check_name(judge.name, reserved=RESERVED) for judge in judges]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"two judges are called {', '.join(twice)}; put names in front, as in mine=gold")
-    return tuple(sorted(judges, key=lambda judge: RANK[judge.kind]))
+    return tuple(sorted(judges, key=lambda judge: JUDGE_KINDS[judge.kind].rank))
 
 
 def try_out(models: Sequence[str], judges: Sequence[Judge], settings: StudySettings) -> None:
     """Have a wrong name, a template that cannot be used or a missing key come out now, and not after hours of
     generating; and say where models will be asked in different ways.
     """
-    trust = settings.trust_remote_code
     asked = {source: _tokenizer(source, settings) for source in models}
     _apply_values(asked, settings.chat_template_kwargs)
     for judge in judges:
-        if judge.kind in ("reward_model", "hf"):
-            load_tokenizer(judge.source, trust_remote_code=trust)
+        kind_of(judge).check(judge, settings)
     told = {source: template_values(str(tokenizer.get_chat_template()))[0] for source, tokenizer in asked.items()}
     if len({tuple(values.items()) for values in told.values()}) > 1:
         each = "; ".join(
@@ -58,9 +50,6 @@ def try_out(models: Sequence[str], judges: Sequence[Judge], settings: StudySetti
         say(
             f"the models' chat templates are used with different values (chat_template_kwargs makes them alike): {each}"
         )
-    for judge in judges:
-        if judge.kind == "openai":
-            api_key(judge.source)
 
 
 def _tokenizer(source: str, settings: StudySettings) -> PreTrainedTokenizerBase:

@@ -23,12 +23,12 @@ from preflab.data.comparisons import Need
 from preflab.data.sources import is_on_hub
 from preflab.data.splits import load_splits, load_template
 from preflab.model.prefix import prefix_batch
-from preflab.objectives import OBJECTIVES
-from preflab.training.fit import StepFns, adamw, passes_of, plan_steps
+from preflab.training.fit import Statistics, adamw, passes_of, plan_steps
 from preflab.training.loop import response_values, train
 from preflab.training.model import TrainingSettings
-from preflab.training.rows import BestRows, LabelledRows, RankedRows
+from preflab.training.rows import BestRows, RankedRows
 from preflab.training.settings import RewardSettings, SFTSettings
+from preflab.training.steps import StepFn
 
 
 def training_amount(run: Callable[..., object], settings: TrainingSettings, *, measure: bool) -> Amount:
@@ -54,7 +54,7 @@ def training_amount(run: Callable[..., object], settings: TrainingSettings, *, m
 def _need(settings: TrainingSettings) -> Need:
     if isinstance(settings, SFTSettings):
         return "demonstrations"
-    is_ranking = isinstance(settings, RewardSettings) or OBJECTIVES[settings.objective].data != "labels"
+    is_ranking = isinstance(settings, RewardSettings) or settings.line.data != "labels"
     return "rankings" if is_ranking else "labels"
 
 
@@ -93,10 +93,11 @@ def _fit_one_step(
     module: nn.Module,
     training: RankedRows,
     _held_out: RankedRows | None,
-    step_fns: StepFns,
+    step_fn: StepFn,
     settings: TrainingSettings,
     *,
     on_start: Callable[[nn.Module], None] | None = None,
+    statistics: Statistics = lambda *_: {},
     **_: Any,
 ) -> NoReturn:
     """As `preflab.training.fit.fit`, for the first step. Of a reference, only what this step reads is computed."""
@@ -105,13 +106,17 @@ def _fit_one_step(
     prepared, optimizer = accelerator.prepare(module, optimizer)
     if on_start:
         training.reference = response_values(accelerator, prepared, training, steps[0].micro_batches)
-        if isinstance(training, LabelledRows):
-            others = training.mismatched
+        if others := training.mismatched:
             others.reference = response_values(accelerator, prepared, others, steps[0].micro_batches)
     scheduler = get_scheduler("constant", optimizer)
-    step_fn_for, norm = partial(step_fns, prepared, training), settings.max_grad_norm
     started = time.perf_counter()
-    next(train(accelerator, prepared, optimizer, scheduler, training, steps, step_fn_for, max_grad_norm=norm))
+    next(
+        train(
+            *(accelerator, prepared, optimizer, scheduler, training, steps, step_fn),
+            max_grad_norm=settings.max_grad_norm,
+            statistics_of=partial(statistics, prepared, training),
+        )
+    )
     if accelerator.device.type != "cpu":
         torch.accelerator.synchronize(accelerator.device)
     raise _StoppedError(time.perf_counter() - started, _peak(accelerator.device))

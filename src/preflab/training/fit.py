@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from transformers import get_scheduler
 
 from preflab.core.config import resolved
@@ -31,8 +31,8 @@ from preflab.training.settings import MOST_STEPS, TrainSettings
 from preflab.training.state import Trainable
 from preflab.training.steps import Responses, StepFn, Totals, add_totals, means
 
-StepFns = Callable[[nn.Module, RankedRows, Indices], StepFn]
-"""The step function for some rows, given the module as prepared: what a step needs to know of all its rows at once."""
+Statistics = Callable[[nn.Module, RankedRows, Indices], Mapping[str, Tensor]]
+"""What a step function needs to know of all rows of a step at once, found with the module as prepared."""
 
 MORE_IS_BETTER = ("accuracy", "accuracies", "margin", "margins", "chosen")
 """Last words of the metrics of which more is better; of the others, less is."""
@@ -55,10 +55,11 @@ def fit(
     module: nn.Module,
     training: RankedRows,
     held_out: RankedRows | None,
-    step_fns: StepFns,
+    step_fn: StepFn,
     settings: TrainSettings,
     *,
     name: str,
+    statistics: Statistics = lambda *_: {},
     on_start: Callable[[nn.Module], None] | None = None,
     on_evaluation: Callable[[int, NDArray[np.float64]], None] | None = None,
     publish: Publish | None = None,
@@ -66,9 +67,10 @@ def fit(
     """Train `module` in place; what happened lies in the output folder's metrics.
 
     `on_start` is given the module as prepared for its devices, with the weights that the run started from (also where
-    it will go on from a checkpoint). `on_evaluation` is given the step and what the module said of every held-out
-    response ([R]); its last call is with the final weights. `publish` is called after every evaluation but those before
-    the first step and after the last.
+    it will go on from a checkpoint). `statistics` is asked for those of each step's rows and of all held-out rows, and
+    `step_fn` is given them with the responses. `on_evaluation` is given the step and what the module said of every
+    held-out response ([R]); its last call is with the final weights. `publish` is called after every evaluation but
+    those before the first step and after the last.
     """
     _need_held_out_rows(settings, held_out)
     plan = plan_steps(training, settings, passes_of(settings, accelerator))
@@ -85,7 +87,7 @@ def fit(
     progress = checkpoints.load(latest) if latest else Progress()
     _start_trackers(accelerator, settings)
     with Journal(settings.output_dir, accelerator, name=name, steps=total, first=progress.step) as journal:
-        evaluate = _evaluator(accelerator, prepared, held_out, step_fns, settings, journal, on_evaluation)
+        evaluate = _evaluator(accelerator, prepared, held_out, step_fn, statistics, settings, journal, on_evaluation)
         published = partial(publish, prepared) if publish else None
         course = _Course(settings, plan, journal, checkpoints, progress, evaluate, published)
         with _explaining(settings, checkpoints):
@@ -97,9 +99,10 @@ def fit(
                 scheduler,
                 training,
                 plan.steps,
-                partial(step_fns, prepared, training),
+                step_fn,
                 max_grad_norm=settings.max_grad_norm,
                 first=progress.step,
+                statistics_of=partial(statistics, prepared, training),
             )
             while not course.out_of_patience() and (report := next(steps, None)):
                 course.after(report)
@@ -113,11 +116,6 @@ def _warmup(settings: TrainSettings, steps: int) -> int:
     """Steps with a rising learning rate."""
     given = settings.warmup_steps
     return math.ceil(settings.warmup_ratio * steps) if given is None else given
-
-
-def always(step_fn: StepFn) -> StepFns:
-    """The same step function for all rows."""
-    return lambda *_: step_fn
 
 
 def evaluation_plan(rows: RankedRows, settings: TrainSettings) -> list[Indices]:
@@ -249,7 +247,8 @@ def _evaluator(
     accelerator: Accelerator,
     module: nn.Module,
     rows: RankedRows | None,
-    step_fns: StepFns,
+    step_fn: StepFn,
+    statistics: Statistics,
     settings: TrainSettings,
     journal: Journal,
     on_evaluation: Callable[[int, NDArray[np.float64]], None] | None,
@@ -261,9 +260,9 @@ def _evaluator(
     def evaluate(step: int) -> dict[str, float]:
         with journal.side_task("evaluation", len(rows.dataset)) as advance:
             values = response_values(accelerator, module, rows, evaluation_plan(rows, settings), advance=advance)
-        step_fn = step_fns(module, rows, np.arange(len(rows.dataset)))
+        found_of_all = statistics(module, rows, np.arange(len(rows.dataset)))
         precision = precision_in_use(accelerator, module)
-        every = Responses(torch.from_numpy(values), rows.token_counts, rows.widths, rows.known, precision)
+        every = Responses(torch.from_numpy(values), rows.token_counts, rows.widths, rows.known, precision, found_of_all)
         totals = step_fn(every).totals
         found = {f"eval_{name}": value for name, value in means(totals).items()}
         _stop_unless_finite(found["eval_loss"], values, rows, step)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -59,20 +59,21 @@ def train(
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     rows: Rows,
     plan: Sequence[Step],
-    step_fn_for: Callable[[Indices], StepFn],
+    step_fn: StepFn,
     *,
     max_grad_norm: float,
     first: int = 0,
+    statistics_of: Callable[[Indices], Mapping[str, Tensor]] = lambda _: {},
 ) -> Iterator[StepReport]:
     """Take the optimizer steps `plan[first:]`, one per item of the iteration; what to do between them is the caller's.
 
-    `step_fn_for` is given the rows of a step, over all processes and forward passes, before its first one: what it
-    finds out of them all together (the KL of KTO) does not depend on how they are cut. A non-finite loss or gradient
-    raises NotFiniteError before the weights are touched.
+    `statistics_of` is given the rows of a step, over all processes and forward passes, before its first one: what it
+    finds out of them all together does not depend on how they are cut, and `step_fn` is given it with each. A
+    non-finite loss or gradient raises NotFiniteError before the weights are touched.
     """
     module.train()
     for index in range(first, len(plan)):
-        weight, step_fn = rows.weight(plan[index].rows), step_fn_for(plan[index].rows)
+        weight, statistics = rows.weight(plan[index].rows), statistics_of(plan[index].rows)
         passes = plan[index].of_process(accelerator.process_index, accelerator.num_processes)
         parts, tokens = [], 0
         for number, indices in enumerate(passes):
@@ -84,7 +85,7 @@ def train(
                 batch, responses = _forward(
                     accelerator, module, rows, indices if len(indices) else plan[index].rows[:1]
                 )
-                output = step_fn(responses)
+                output = step_fn(replace(responses, statistics=statistics))
                 # Gradients are averaged over processes, the loss is a mean over all of them: hence the factor.
                 share = accelerator.num_processes / weight if len(indices) else 0.0
                 accelerator.backward(output.loss_sum * share)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import parse_flag_from_env
-from peft import PeftModel
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -15,7 +15,8 @@ from preflab.core.records import UserError
 from preflab.data.tokenize import ChatTemplate
 from preflab.model.adapters import Task, adapter_base, add_lora, merge_adapter
 from preflab.model.files import of_revision
-from preflab.model.load import load_model
+from preflab.model.in_memory import InMemory, whole_in_float32
+from preflab.model.load import load_model, without_dropout
 from preflab.model.precision import pick_dtype
 from preflab.model.responses import PROBE, Model, transformers_model
 from preflab.model.save import save_model
@@ -26,28 +27,18 @@ from preflab.training.settings import RewardSettings, SFTSettings
 TrainingSettings = SFTSettings | RewardSettings | PreferenceSettings
 
 
-def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplate, device: torch.device) -> Model:
-    """The model with what is to be trained of it: all weights, a fresh adapter, or the adapter that it came with.
+def load_trainable(
+    settings: TrainingSettings, task: Task, template: ChatTemplate, device: torch.device, held: InMemory | None = None
+) -> Model:
+    """The model with what is to be trained of it: all weights, a fresh adapter, or the adapter that it came with. One
+    that is `held` in memory is trained itself.
 
     It comes on `device`, so that what is tried out of it is what runs; one that FSDP or DeepSpeed will shard stays on
     the CPU, because a device need not have room for all of it.
     """
-    if settings.dtype == "float16":
+    if settings.dtype == "float16" or (held and held.dtype == torch.float16):
         raise UserError("dtype float16 overflows in training (rewards become NaN): choose bfloat16 or float32")
-    dtype = pick_dtype(settings.dtype, device, frozen=settings.lora)
-    merging = adapter_base(settings.model) is not None and not settings.lora
-    model = load_model(
-        settings.model,
-        task,
-        dtype=torch.float32 if merging else dtype,
-        fresh_head=task == "reward",
-        trust_remote_code=settings.trust_remote_code,
-        revision=settings.revision,
-    )
-    if isinstance(model, PeftModel) and merging:
-        # Training all weights starts from what base and adapter are together.
-        model = merge_adapter(model, example_ids())[0]
-        nn.Module.to(model, dtype).requires_grad_(True)
+    model = without_dropout(held.model) if held else _load(settings, task, device)
     if isinstance(model, PeftModel):
         _refuse_another_shape(settings)
     inner = transformers_model(model)
@@ -78,6 +69,25 @@ def load_trainable(settings: TrainingSettings, task: Task, template: ChatTemplat
     return model
 
 
+def _load(settings: TrainingSettings, task: Task, device: torch.device) -> Model:
+    """The model that the settings name, whole, or with the adapter that is to be trained on."""
+    dtype = pick_dtype(settings.dtype, device, frozen=settings.lora)
+    merging = adapter_base(settings.model) is not None and not settings.lora
+    model = load_model(
+        settings.model,
+        task,
+        dtype=torch.float32 if merging else dtype,
+        fresh_head=task == "reward",
+        trust_remote_code=settings.trust_remote_code,
+        revision=settings.revision,
+    )
+    if isinstance(model, PeftModel) and merging:
+        # Training all weights starts from what base and adapter are together.
+        model = merge_adapter(model, example_ids())[0]
+        nn.Module.to(model, dtype).requires_grad_(True)
+    return model
+
+
 def _refuse_another_shape(settings: TrainingSettings) -> None:
     """An adapter that is trained on keeps its shape; what was asked for explicitly is not ignored."""
     shape = {"lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"}
@@ -88,11 +98,18 @@ def _refuse_another_shape(settings: TrainingSettings) -> None:
         )
 
 
-def save_trained(accelerator: Accelerator, prepared: nn.Module, template: ChatTemplate, folder: Path) -> Path:
+def save_trained(
+    accelerator: Accelerator,
+    prepared: nn.Module,
+    template: ChatTemplate,
+    folder: Path,
+    held: InMemory | None = None,
+) -> Path:
     """Write `model/`; or, of an adapter, `adapter/` and the whole model with it merged in, `merged_model/`.
 
     Merging is done in float32, on the adapter as it was saved: a base model in bfloat16 would round the adapter's small
-    changes away, and a sharded one cannot be merged. `prepared` is a ResponseLogps or ResponseRewards as Accelerate
+    changes away, and a sharded one cannot be merged. `held` is the model that was trained, where it came from memory.
+    `prepared` is a ResponseLogps or ResponseRewards as Accelerate
     wrapped it.
     """
     accelerator.wait_for_everyone()
@@ -107,7 +124,10 @@ def save_trained(accelerator: Accelerator, prepared: nn.Module, template: ChatTe
         save_model(model, template.tokenizer, own, stop_ids=template.stop_ids, weights=weights)
         if isinstance(model, PeftModel):
             task = _task(model)
-            saved = load_model(str(own), task, dtype=torch.float32, trust_remote_code=_of_remote_code(model))
+            if held:  # no file need have its base model
+                saved: Model = whole_in_float32(model)
+            else:
+                saved = load_model(str(own), task, dtype=torch.float32, trust_remote_code=_of_remote_code(model))
             assert isinstance(saved, PeftModel)
             merged, _ = merge_adapter(saved, example_ids())
             if task == "reward":
@@ -115,6 +135,15 @@ def save_trained(accelerator: Accelerator, prepared: nn.Module, template: ChatTe
             save_model(merged, template.tokenizer, final, stop_ids=template.stop_ids)
     accelerator.wait_for_everyone()
     return final
+
+
+def put_trained(model: Model, folder: Path, task: Task) -> None:
+    """Give a model in memory, or its adapter, the weights that the finished run of a folder has left."""
+    if isinstance(model, PeftModel):
+        set_peft_model_state_dict(model, load_peft_weights(str(folder / "adapter"), device="cpu"))
+    else:
+        dtype = next(model.parameters()).dtype
+        model.load_state_dict(load_model(str(folder / "model"), task, dtype=dtype).state_dict())
 
 
 def example_ids() -> torch.Tensor:

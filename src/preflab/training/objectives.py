@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from preflab.objectives import OBJECTIVES
-from preflab.training.preference_settings import PREFERENCE_SETTINGS, PairSettings
+from preflab.core.plugins import installed
+from preflab.objectives import OBJECTIVES, Objective
+from preflab.training.preference_settings import own_fields, settings_of, summary_of
 from preflab.training.settings import ObjectivesSettings
 
 NEEDS = {"pairs": "pairs or rankings", "labels": "single responses with labels, or pairs"}
@@ -16,21 +17,18 @@ class KnownObjective:
     """A line of the table with its defaults and their sources."""
 
     name: str
-    formula: str
-    source: str
-    reference: bool
-    data: str
+    where: str
+    line: Objective
     defaults: dict[str, object]
-    recipe: str
 
     def __str__(self) -> str:
-        defaults = ", ".join(f"{name} {value}" for name, value in self.defaults.items())
+        line, defaults = self.line, ", ".join(f"{name} {value}" for name, value in self.defaults.items())
         return "\n".join([
             self.name,
-            f"  {self.formula}",
-            f"  needs {NEEDS[self.data]}; {'a' if self.reference else 'no'} reference  ({self.source})",
+            f"  {line.formula or summary_of(line.loss)}",
+            f"  needs {NEEDS[line.data]}; {'a' if line.reference else 'no'} reference  ({line.source or self.where})",
             f"  defaults: {defaults}",
-            f"  used with: {self.recipe}",
+            f"  used with: {line.recipe or 'nothing that its line says'}",
         ])  # fmt: skip
 
 
@@ -51,15 +49,10 @@ class KnownObjectives:
 
 
 def list_objectives(_: ObjectivesSettings) -> KnownObjectives:
-    """Formula, needs, defaults and recipe of each."""
+    """Formula, needs, defaults and recipe of each of ours and of installed packages."""
     found = []
-    for name, objective in OBJECTIVES.items():
-        kind = PREFERENCE_SETTINGS[name]
-        fields = [field for field in kind.model_fields if field not in PairSettings.model_fields]
-        defaults = {field: kind.model_fields[field].default for field in ("learning_rate", *fields)}
-        found.append(
-            KnownObjective(
-                name, objective.formula, objective.source, objective.reference, objective.data, defaults, kind.recipe
-            )
-        )
+    for name in (*OBJECTIVES, *(name for name in installed("objectives") if name not in OBJECTIVES)):
+        kind = settings_of(name)
+        defaults = {field: kind.model_fields[field].default for field in ("learning_rate", *own_fields(kind))}
+        found.append(KnownObjective(name, kind.plugin.where, kind.line, defaults))
     return KnownObjectives(tuple(found))

@@ -13,10 +13,11 @@ from preflab.core.output import alone
 from preflab.core.rundir import read_json, write_json
 from preflab.core.ties import is_score
 from preflab.data.tokenize import ChatTemplate
+from preflab.model.in_memory import InMemory
 from preflab.model.responses import ResponseRewards, collator
 from preflab.rewards.figures import draw_training_of_reward_model
 from preflab.rewards.rows import extremes, sample_lines
-from preflab.training.fit import Fit, always, fit
+from preflab.training.fit import Fit, fit
 from preflab.training.model import save_trained
 from preflab.training.prepare import prepare
 from preflab.training.push import push_at_evaluations
@@ -30,9 +31,9 @@ RESULTS_BEFORE = "reward_model_eval_results-beforetrain.json"
 
 
 @alone("output_dir", "stage.json")
-def train_reward(settings: RewardSettings, fit: Fit = fit) -> TrainResult:
+def train_reward(settings: RewardSettings, fit: Fit = fit, held: InMemory | None = None) -> TrainResult:
     """Train a reward model and write the scores of the held-out rows, before training and after."""
-    start = prepare(settings, "train reward", task="reward", need="rankings")
+    start = prepare(settings, "train reward", task="reward", need="rankings", held=held)
     if isinstance(start, TrainResult):
         return start
     accelerator, splits, template = start.accelerator, start.splits, start.template
@@ -52,7 +53,7 @@ def train_reward(settings: RewardSettings, fit: Fit = fit) -> TrainResult:
         module,
         training,
         held_out,
-        always(step_fn),
+        step_fn,
         settings,
         name="reward model",
         on_evaluation=on_evaluation,
@@ -61,8 +62,8 @@ def train_reward(settings: RewardSettings, fit: Fit = fit) -> TrainResult:
     if accelerator.is_main_process:
         _draw_histograms(settings.output_dir)
         _show_samples(accelerator, settings.output_dir)
-    final = save_trained(accelerator, trained.module, template, settings.output_dir)
-    return finish_training(accelerator, settings, final, step=trained.step, splits=start.splits, dtype=start.dtype)
+    final = save_trained(accelerator, trained.module, template, settings.output_dir, held)
+    return finish_training(accelerator, settings, start, final, step=trained.step)
 
 
 def _draw_histograms(folder: Path) -> None:

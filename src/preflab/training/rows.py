@@ -19,11 +19,15 @@ from preflab.training.steps import Known
 
 
 class RankedRows:
-    """Comparisons with all their responses; each weighs one. `reference` ([R]) is filled in once it is known."""
+    """Comparisons with all their responses; each weighs one. `reference` ([R]) is filled in once it is known.
 
-    def __init__(self, dataset: TokenizedDataset, collate: Collate) -> None:
+    `mismatched` are the same prompts with responses to others, where a statistic of them is needed.
+    """
+
+    def __init__(self, dataset: TokenizedDataset, collate: Collate, mismatched: RankedRows | None = None) -> None:
         self.dataset = dataset
         self.collate = collate
+        self.mismatched = mismatched
         self.reference: NDArray[np.float64] | None = None
 
     @property
@@ -110,13 +114,7 @@ class BestRows(RankedRows):
 class LabelledRows(RankedRows):
     """Responses of which is known whether they are wanted: by the label of a single one; of a ranking the best is, and
     the others are not. A row weighs its responses.
-
-    `mismatched` are the same prompts with responses to others, of which KTO's KL is estimated.
     """
-
-    def __init__(self, dataset: TokenizedDataset, collate: Collate, *, max_length: int, seed: int) -> None:
-        super().__init__(dataset, collate)
-        self.mismatched = MismatchedRows(dataset, collate, max_length=max_length, seed=seed)
 
     @cached_property
     def wanted(self) -> Tensor:
@@ -194,5 +192,5 @@ def _partners(prompts: list[int], rng: np.random.Generator) -> Indices:
             continue
         partners[row] = following
     if following is None:
-        raise UserError("all rows have the same prompt, and KTO's KL is estimated from responses to other prompts")
+        raise UserError("all rows have the same prompt, and a step's KL is estimated from responses to other prompts")
     return partners

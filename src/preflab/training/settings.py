@@ -114,6 +114,11 @@ NOT_IN_RESULT = {
 """Settings that change nothing of the trained weights, so a run may go on with other ones."""
 
 
+def product_of(settings: LoraSettings) -> str:
+    """The model to go on with, in a training's folder."""
+    return "merged_model" if settings.lora else "model"
+
+
 class SFTSettings(ModelSettings, LoraSettings, DataSettings, TrainSettings):
     """Supervised fine-tuning on the best response of each row; the loss is on the response only."""
 

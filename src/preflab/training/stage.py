@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,35 +18,86 @@ from peft import PeftModel
 from torch import nn
 
 from preflab.core.config import dump_settings
-from preflab.core.durable import CHECKSUMS, DamagedError, check_stage, digests, read_metrics
+from preflab.core.durable import CHECKSUMS, CURVES, RESULT, DamagedError, check_stage, digests, read_metrics
 from preflab.core.records import UserError
+from preflab.core.results import Result, frame
 from preflab.core.rundir import finish_stage, open_stage, read_json, write_json, write_manifest
 from preflab.core.terminal import say
+from preflab.model.adapters import Task
 from preflab.model.precision import check_bf16, has_bf16
 from preflab.model.responses import transformers_model
-from preflab.page.curves import draw_curves
+from preflab.page.curves import curves, draw_curves
 from preflab.stats.definitions import definition_of
 from preflab.training.as_run import PROMPTS, as_run, training_prompts
 from preflab.training.push import PUSHED, check_push, push
 from preflab.training.settings import NOT_IN_RESULT, TrainSettings
 
 if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from transformers import PreTrainedTokenizerBase
+
     from preflab.data.splits import Splits
+    from preflab.data.tokenize import ChatTemplate
+    from preflab.model.in_memory import InMemory
+    from preflab.model.responses import Model
     from preflab.training.model import TrainingSettings
 
 
 @dataclass(frozen=True)
-class TrainResult:
-    """A finished training run: its folder, the model to go on with, and the last value of each metric."""
+class Prepared:
+    """A run that is about to train; `fingerprint` is that of the model it starts from."""
+
+    accelerator: Accelerator
+    template: ChatTemplate
+    splits: Splits
+    model: Model
+    fingerprint: str
+    held: InMemory | None = None
+    """The model that came from memory; `model` is it, with a fresh adapter where one is trained."""
+
+    @property
+    def dtype(self) -> str:
+        """Of the weights that training started with; of an adapter, of the frozen ones below it."""
+        return str(next(iter(self.model.parameters())).dtype).removeprefix("torch.")
+
+
+@dataclass(frozen=True, repr=False)
+class TrainResult(Result):
+    """A finished training run: its folder, the model to go on with, and the last value of each metric. `in_memory` is
+    the trained model and its tokenizer, where the model was given in memory.
+    """
 
     output_dir: Path
     model: Path
     metrics: dict[str, float]
+    in_memory: tuple[Model, PreTrainedTokenizerBase] | None = field(default=None, compare=False)
+
+    def load(self) -> tuple[Model, PreTrainedTokenizerBase]:
+        """The trained model and its tokenizer: those in memory, where it was trained there; else loaded."""
+        if self.in_memory:
+            return self.in_memory
+        from preflab.model.configs import is_reward_model
+        from preflab.model.load import load_model
+        from preflab.model.tokenizers import load_tokenizer
+
+        name = str(self.model)
+        task: Task = "reward" if is_reward_model(name) else "policy"
+        return load_model(name, task, dtype=torch.float32), load_tokenizer(name)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The metrics by optimizer step, a row for each step that has some; `eval_` ones are of held-out rows."""
+        found: pd.DataFrame = frame(read_metrics(self.output_dir)).groupby("step").first()
+        return found
+
+    def figure(self) -> Figure | None:
+        """Every metric against the step, as in `training_curves.png`."""
+        return curves(read_metrics(self.output_dir))
 
     def __str__(self) -> str:
         meant = {name: f" ({found})" for name in self.metrics if (found := definition_of(name))}
         shown = [f"  {name:24} {value:.4g}{meant.get(name, '')}" for name, value in self.metrics.items()]
-        curves = self.output_dir / "training_curves.png"
+        curves = self.output_dir / CURVES
         return "\n".join([*shown, f"model:  {self.model}", f"curves: {curves}"])
 
 
@@ -108,32 +159,33 @@ def start_stage(accelerator: Accelerator, settings: TrainSettings, command: str,
 
 
 def finish_training(
-    accelerator: Accelerator, settings: TrainingSettings, model: Path, *, step: int, splits: Splits, dtype: str
+    accelerator: Accelerator, settings: TrainingSettings, start: Prepared, model: Path, *, step: int
 ) -> TrainResult:
     """Write history and curves, mark the stage as done, and push the model if that is wanted.
 
     The result's metrics are the last ones up to `step`, of which the model has the weights. Its `overlap`, null without
     held-out rows, counts `rows` and `prompts` that are held out and also trained on, of all `held_out_rows` and
-    `held_out_prompts`; its `as_run` says what was used. `dtype` is that of the weights (of LoRA's, of the frozen ones).
+    `held_out_prompts`; its `as_run` says what was used.
     """
-    folder = settings.output_dir
+    folder, splits = settings.output_dir, start.splits
     if accelerator.is_main_process:
         rows = read_metrics(folder)
         write_json(folder / "training_history.json", rows)
-        draw_curves(rows, folder / "training_curves.png")
+        draw_curves(rows, folder / CURVES)
         write_json(folder / PROMPTS, training_prompts(splits))
         overlap, metrics = splits.overlap, _last_metrics(rows, step)
-        write_json(folder / "result.json", {
+        write_json(folder / RESULT, {
             "model": str(model.relative_to(folder)),
             "step": step,
             "metrics": metrics,
             "definitions": {name: found for name in metrics if (found := definition_of(name))},
             "overlap": overlap and overlap.to_json(),
-            "as_run": as_run(settings, splits, dtype, accelerator.mixed_precision),
+            "as_run": as_run(settings, splits, start.dtype, accelerator.mixed_precision),
         })  # fmt: skip
         finish_stage(folder, digests(folder, _files_of_result(folder)))
     accelerator.wait_for_everyone()
-    return finished_result(accelerator, settings)
+    result = finished_result(accelerator, settings)
+    return replace(result, in_memory=(start.model, start.template.tokenizer)) if start.held else result
 
 
 def _last_metrics(rows: Sequence[Mapping[str, float | None]], step: int) -> dict[str, float | None]:
@@ -173,7 +225,7 @@ def _files_of_result(folder: Path) -> list[Path]:
 
 def _read_result(folder: Path) -> tuple[Path, dict[str, float]]:
     """The model that a finished run has left, and its last metrics (NaN where JSON has null)."""
-    path = folder / "result.json"
+    path = folder / RESULT
     result = read_json(path)
     parts = [result.get(name) for name in ("model", "metrics")] if isinstance(result, dict) else []
     if not parts or not isinstance(parts[0], str) or not isinstance(parts[1], dict):

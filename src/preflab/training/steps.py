@@ -7,7 +7,7 @@ forward passes of a step or of an evaluation, so nothing depends on how a batch 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -40,6 +40,7 @@ class Responses:
     values:       [R] log-probabilities of a policy, or rewards
     token_counts: [R]
     precision:    in which the model computed them
+    statistics:   [] each, by name: what is known of all responses of the step, these and others
     """
 
     values: Tensor
@@ -47,6 +48,7 @@ class Responses:
     widths: tuple[int, ...]
     known: Known = Known()
     precision: Precision = "float32"
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,41 +125,42 @@ def pair_step(responses: Responses, *, objective: PairObjective) -> StepOutput:
     pairs = PairLogps(
         *(policy[better], policy[worse], reference[better], reference[worse], counts[better], counts[worse]),
         precision=responses.precision,
+        statistics=_as(policy, responses.statistics),
     )
     loss, values = objective(pairs)
     if known is not None:
         values = {**values, "logps/chosen_change": pairs.chosen - pairs.reference_chosen}
+    values = {**values, **{name: value.expand(len(loss)) for name, value in pairs.statistics.items()}}
     loss_sum = (weights * loss).sum()
     return StepOutput(loss_sum, _pair_totals(loss_sum, values, weights, len(responses.widths)))
 
 
-def label_step(responses: Responses, *, objective: LabelObjective, kl: Tensor) -> StepOutput:
+def label_step(responses: Responses, *, objective: LabelObjective) -> StepOutput:
     """An objective on single responses, each wanted or not; the weight is one per response.
 
-    `kl` ([]) is the same for all forward passes of a step. Rewards and log-probabilities are reported of wanted
-    (`chosen`) and unwanted (`rejected`) responses apart, each with its own count.
+    `rewards` and `logps` are reported of wanted (`chosen`) and unwanted (`rejected`) responses apart, each with its own
+    count, and `accuracies` as `rewards/accuracies`.
     """
-    known, wanted = responses.known.reference, responses.known.wanted
-    assert known is not None, "the recipe computes a reference for every objective on labels"
-    assert wanted is not None, "so are labels"
-    kl = kl.to(responses.values)  # an evaluation's values are on the CPU
+    policy, known, wanted = responses.values, responses.known.reference, responses.known.wanted
+    assert wanted is not None, "rows for an objective on labels have labels"
+    reference = torch.full_like(policy, float("nan")) if known is None else known
+    statistics = _as(policy, responses.statistics)
     counts, precision = responses.token_counts, responses.precision
-    loss, values = objective(LabelledLogps(responses.values, known, wanted, kl, counts, precision))
+    loss, values = objective(LabelledLogps(policy, reference, wanted, counts, precision, statistics))
+    values = {"rewards/accuracies" if name == "accuracies" else name: value for name, value in values.items()}
+    apart = [name for name in ("rewards", "logps") if name in values]
     sides = {"chosen": wanted, "rejected": ~wanted}
-    apart = {
-        f"{name}/{side}": _moments(values[name][these].detach())
-        for name in ("rewards", "logps")
-        for side, these in sides.items()
-    }
-    change = (responses.values - known)[wanted].detach()
-    totals = {
-        "loss": _moments(loss.detach()),
-        **apart,
-        "rewards/accuracies": _moments(values["accuracies"].detach()),
-        "logps/chosen_change": _moments(change),
-        "kl": _moments(kl.detach().expand(len(loss))),
-    }
-    return StepOutput(loss.sum(), totals)
+    shown = {f"{name}/{side}": values[name][these] for name in apart for side, these in sides.items()}
+    shown |= {name: value for name, value in values.items() if name not in apart}
+    if known is not None:
+        shown["logps/chosen_change"] = (policy - known)[wanted]
+    shown |= {name: value.expand(len(loss)) for name, value in statistics.items()}
+    return StepOutput(loss.sum(), {name: _moments(value.detach()) for name, value in {"loss": loss, **shown}.items()})
+
+
+def _as(values: Tensor, statistics: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """In the precision of the values and on their device: an evaluation's are on the CPU."""
+    return {name: value.to(values) for name, value in statistics.items()}
 
 
 def means(totals: Totals) -> dict[str, float]:

@@ -6,20 +6,25 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from preflab.core.config import dump_settings, shared_values
+from preflab.core.config import dump_settings, shared_values, source_of
+from preflab.core.file_format import with_format
 from preflab.core.origins import AsRun, trained_on
 from preflab.core.output import alone
 from preflab.core.rundir import read_jsonl, write_json, write_jsonl, write_manifest
 from preflab.core.ties import is_score
+from preflab.data.answers import is_answer_file, read_answers
 from preflab.data.templates import CHAT_TEMPLATES
-from preflab.judging.command import judge_pairs_with, make_judge
+from preflab.judging.command import judge_pairs_with
+from preflab.judging.kinds import make_judge
 from preflab.judging.origins import as_run_of_study
-from preflab.judging.players import Entry, read_entries
+from preflab.judging.players import Entry, read_entries, short_name
+from preflab.model.in_memory import InMemory
+from preflab.rewards.scorers import Scorer, find_scorer
 from preflab.sample.score import score_responses
 from preflab.sample.settings import ScoreSettings
-from preflab.sandbox.gold import gold_reward
 from preflab.stats.study import Judge
 from preflab.studies.compare.report import ReportResult, report_study
 from preflab.studies.compare.settings import CompareSettings
@@ -27,7 +32,6 @@ from preflab.studies.files import (
     answers_of,
     check_aligned,
     generate_for_study,
-    generator_of,
     keep_rows,
     messages_of,
     pairs_of,
@@ -42,12 +46,13 @@ Row = dict[str, Any]
 
 
 @alone("out", "study.json")
-def compare_models(settings: CompareSettings) -> ReportResult:
+def compare_models(settings: CompareSettings, held: Mapping[str, InMemory] = MappingProxyType({})) -> ReportResult:
     """Everything from models to `report.html`. Each part is skipped where it is done, and gone on with where it is not.
 
-    The folder is described at `preflab.stats.study`.
+    The folder is described at `preflab.stats.study`. `held` are the models in memory, by the names of those that the
+    settings' words stand for.
     """
-    folder, entries = settings.out, read_entries(settings.models, partial(generator_of, settings))
+    folder, entries = settings.out, read_entries(settings.models, partial(_generator_of, settings))
     judges = read_judges(settings.judge, settings.reward_model)
     files = {entry.name: entry.source for entry in entries if entry.kind == "file"}
     given = read_files(settings, files)
@@ -62,7 +67,7 @@ def compare_models(settings: CompareSettings) -> ReportResult:
         for entry in entries
         if entry.kind != "model"
     }
-    models = [entry.source for entry in entries if entry.kind == "model"]
+    models = [entry.source for entry in entries if entry.kind == "model" and entry.name not in held]
     try_out(models, judges, settings)
     keep = partial(keep_rows, seed=settings.seed, overwrite=settings.overwrite)
     if settings.overwrite:  # until it is whole again, the folder holds no study
@@ -72,7 +77,7 @@ def compare_models(settings: CompareSettings) -> ReportResult:
         keep(folder / "responses" / f"{name}.jsonl", rows)
     for entry in entries:
         if entry.kind == "model":
-            generate_for_study(settings, entry, folder)
+            generate_for_study(settings, entry, folder, held.get(entry.name))
     check_aligned({entry.name: folder / "responses" / f"{entry.name}.jsonl" for entry in entries})
     if own := _own_scores(folder, entries, ready, prompts):
         judges = (*judges, own)
@@ -88,11 +93,11 @@ def compare_models(settings: CompareSettings) -> ReportResult:
     # The last model is the one that a report is about: not the preferred responses, if these take part.
     baseline, *others = entries
     ordered = [baseline, *sorted(others, key=lambda entry: entry.kind in ("model", "file"))]
-    write_json(folder / "study.json", {
+    write_json(folder / "study.json", with_format({
         "title": settings.title,
         "models": [{"name": entry.name, "source": entry.source} for entry in ordered],
         "judges": [{"name": judge.name, "kind": judge.kind, "source": judge.source} for judge in judges],
-    })  # fmt: skip
+    }))  # fmt: skip
     dump_settings(settings, folder / "config.yaml")
     write_manifest(folder, command="compare", settings=settings.model_dump(mode="json"), seed=settings.seed, data={})
     return report_study(folder)
@@ -133,6 +138,7 @@ def _own_scores(
 
 def _score(settings: CompareSettings, judge: Judge, entries: Sequence[Entry], prompts: Sequence[Row]) -> None:
     """Score everybody's responses, and the preference data that the prompts come from, if they do."""
+    scorer = find_scorer(judge.source)
     responses, scores = settings.out / "responses", settings.out / "scores" / judge.name
     files = {entry.name: (responses / f"{entry.name}.jsonl", "prompt-response") for entry in entries}
     pairs = [row for row in prompts if "chosen" in row]
@@ -144,9 +150,9 @@ def _score(settings: CompareSettings, judge: Judge, entries: Sequence[Entry], pr
     keep = partial(keep_rows, seed=settings.seed, overwrite=settings.overwrite)
     for name, (data, form) in files.items():
         output = scores / f"{name}.jsonl"
-        if judge.kind == "gold":
-            rows = map(_gold_pair, pairs) if name == "preference_data" else map(_gold, read_jsonl(data))
-            keep(output, list(rows))
+        if scorer:
+            rows, columns = (pairs, _OF_PAIRS) if name == "preference_data" else (list(read_jsonl(data)), _OF_RESPONSES)
+            keep(output, _scored(scorer, rows, columns, settings.batch_size))
             continue
         if not any(row.get("response", "-").strip() for row in read_jsonl(data)):
             keep(output, [])  # of a model that says nothing at all, there is nothing to score
@@ -164,22 +170,28 @@ def _score(settings: CompareSettings, judge: Judge, entries: Sequence[Entry], pr
         score_responses(ScoreSettings(**values), tell=False)
 
 
-def _gold(row: Row) -> Row:
-    return {**row, "score": gold_reward(row["prompt"][-1]["content"], row["response"])}
+_OF_RESPONSES = {"response": "score"}
+_OF_PAIRS = {"chosen": "score_chosen", "rejected": "score_rejected"}
 
 
-def _gold_pair(row: Row) -> Row:
-    scores = {f"score_{name}": gold_reward(row["prompt"][-1]["content"], row[name]) for name in ("chosen", "rejected")}
-    return {**row, **scores}
+def _scored(scorer: Scorer, rows: Sequence[Row], columns: Mapping[str, str], batch_size: int) -> list[Row]:
+    """Rows with a function's scores of the texts in some of their columns; without those that it has none for."""
+    prompts = [messages_of(row) for row in rows]
+    found = {
+        score: scorer.scores(prompts, [row[column] for row in rows], batch_size=batch_size)
+        for column, score in columns.items()
+    }
+    scored = [{**row, **{name: values[place] for name, values in found.items()}} for place, row in enumerate(rows)]
+    return [row for row in scored if not any(isinstance(row[name], str) for name in found)]
 
 
 def _judge(settings: CompareSettings, judge: Judge, entries: Sequence[Entry], used: AsRun) -> None:
     """Let a judge compare everybody with the baseline."""
     baseline, *others = (settings.out / "responses" / f"{entry.name}.jsonl" for entry in entries)
-    maker = make_judge(judge, settings, seed=settings.seed)
+    ready = make_judge(judge, settings, seed=settings.seed)
     for path in others:
         judge_pairs_with(
-            maker,
+            ready,
             pairs_of(path, baseline),
             settings.out / "verdicts" / judge.name / f"{path.stem}.json",
             model=path.stem,
@@ -199,3 +211,11 @@ def _copy_training(folder: Path, entries: Sequence[Entry]) -> None:
             shutil.copyfile(metrics, copy)
             if overlap := overlap_of(metrics.parent):
                 write_json(shared, overlap)
+
+
+def _generator_of(settings: CompareSettings, spec: str) -> str | None:
+    """Who wrote a file of responses, where AlpacaEval's `generator` says so in all rows."""
+    files = [source for word in settings.models if is_answer_file(source := source_of(word))]
+    rows = read_answers(spec, settings.format, settings.columns, beside=(*files, *settings.prompts))
+    found = {str(row.meta.get("generator", "")) for row in rows}
+    return short_name(found.pop()) if len(found) == 1 and "" not in found else None

@@ -15,6 +15,7 @@ from preflab.stats.wording import (
     FEWEST_PROMPTS,
     MANY_EMPTY,
     SHARES,
+    TONES,
     apart,
     capital,
     interval,
@@ -86,9 +87,6 @@ def _trained_on(study: Study) -> Iterator[Finding]:
 
 
 # ---- who is better ---------------------------------------------------------------------------------------------------
-
-
-TONES = {"better": "good", "worse": "bad", "unclear": "neutral"}
 
 
 def _nothing_judged(contests: Sequence[Contest]) -> str:

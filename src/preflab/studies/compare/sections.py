@@ -3,59 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from preflab.core.rundir import to_json
 from preflab.page.cells import Cell, Table, estimate
 from preflab.page.origins import TITLE, as_run_tables, overlap_remarks
+from preflab.page.sections import Bar, Figure, Section, run_tables
 from preflab.stats.definitions import STD_SHORT, win_rate_head
-from preflab.stats.results import Analysis, Contest, Depth, Finding, ModelFigures
-from preflab.stats.study import Judge, Study
-from preflab.stats.wording import KINDS, NOTHING, SHARES, capital, exact_percent, number, p_value, span
+from preflab.stats.results import Analysis, Contest, Depth, ModelFigures
+from preflab.stats.study import JUDGE_KINDS, Judge, Study
+from preflab.stats.wording import NOTHING, SHARES, capital, exact_percent, number, p_value, span
 from preflab.studies.compare.figures import ReportFigure, ReportSection
 
 LONGEST_TEXT = 300  # characters of a text in a table
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A model's samples before a judge, by outcome, drawn as one stacked bar."""
-
-    model: str
-    opponent: str
-    counts: Mapping[str, int]  # outcome -> samples, without those that did not occur
-    flips: str
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """Panels (SVG elements) that belong together. Those with a label, which says whom they are about, can be folded.
-
-    Of a `wide` figure a narrow page shows a part, to be scrolled sideways.
-    """
-
-    label: str
-    panels: tuple[str, ...]
-    unfolded: bool = True
-    wide: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the page. `bars` is judge -> bars."""
-
-    anchor: str
-    title: str
-    tables: tuple[Table, ...] = ()
-    bars: Mapping[str, tuple[Bar, ...]] | None = None
-    figures: tuple[Figure, ...] = ()
-    remarks: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def is_empty(self) -> bool:
-        return not (self.tables or self.bars or self.figures or self.remarks or self.findings)
 
 
 def sections(study: Study, analysis: Analysis, figures: Sequence[ReportFigure]) -> tuple[Section, ...]:
@@ -135,7 +94,7 @@ def _score_table(judge: Judge, analysis: Analysis) -> Table:
         score = (_mean_score(figures[contest.model], judge.name), _difference(contest)) if judge.is_scorer else ()
         rows.append((_name(contest), *score, *_win_rates(contest)))
     notes = {contest.length_controlled_note for contest in contests if contest.length_controlled_note}
-    return Table(f"{judge.name} ({KINDS[judge.kind]})", head, tuple(rows), " ".join(sorted(notes)))
+    return Table(f"{judge.name} ({JUDGE_KINDS[judge.kind].words})", head, tuple(rows), " ".join(sorted(notes)))
 
 
 def _mean_score(model: ModelFigures, scorer: str) -> Cell:
@@ -367,24 +326,5 @@ def _taking_part(study: Study) -> Table:
 
 
 def _judging(study: Study) -> Table:
-    rows = tuple((Cell(judge.name), Cell(KINDS[judge.kind]), Cell(judge.source)) for judge in study.judges)
+    rows = tuple((Cell(judge.name), Cell(JUDGE_KINDS[judge.kind].words), Cell(judge.source)) for judge in study.judges)
     return Table("Judges", ("Name", "Kind", "Source"), rows or ((Cell("none"), Cell(NOTHING), Cell(NOTHING)),))
-
-
-def run_tables(manifest: Mapping[str, Any]) -> Iterable[Table]:
-    """What a `manifest.json` says of a run, where it says it."""
-    facts = {
-        "command": manifest.get("command"),
-        "started": ", ".join(manifest.get("started") or ()),
-        "seed": manifest.get("seed"),
-        "versions": ", ".join(f"{name} {version}" for name, version in (manifest.get("versions") or {}).items()),
-        "commit": (manifest.get("git") or {}).get("commit"),
-    }
-    for caption, told in {"Run": facts, "Settings": manifest.get("settings") or {}}.items():
-        rows = tuple((Cell(name), Cell(_plain(fact))) for name, fact in told.items() if fact not in (None, "", [], {}))
-        if rows:
-            yield Table(caption, ("Name", "Value"), rows)
-
-
-def _plain(value: object) -> str:
-    return value if isinstance(value, str) else to_json(value)

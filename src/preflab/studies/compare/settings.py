@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from preflab.core.config import Positional
+from preflab.judging.table import forms
 from preflab.sample.settings import SamplingSettings
 from preflab.studies.settings import StudySettings
 
@@ -21,11 +22,12 @@ class CompareSettings(StudySettings, SamplingSettings):
         "responses, or `chosen` (of the prompts' preference data). `name=…` in front names one; ID@REVISION is a hub's "
         "model at a branch, tag or commit, here and wherever a model is named.",
     )
-    reward_model: tuple[str, ...] = Field(default=(), description="Reward models that score all responses.")
+    reward_model: tuple[str, ...] = Field(
+        default=(), description="Scorers of all responses: reward models, length, gold or file.py:function."
+    )
     judge: tuple[str, ...] = Field(
         default=(),
-        description="Judges of each model against the baseline: openai:MODEL (or openai:MODEL@URL), hf:MODEL, "
-        "reward:R, gold or human.",
+        description=f"Judges of each model against the baseline: {forms()}.",
     )
     title: str = Field(default="Did it get better?", description="Heading of the report.")
     out: Path = Field(

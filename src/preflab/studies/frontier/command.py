@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from preflab.core.config import dump_settings, shared_values
+from preflab.core.file_format import with_format
 from preflab.core.origins import trained_on
 from preflab.core.output import alone_with, explaining_memory, finish_output, open_output
 from preflab.core.records import Completion, UserError, messages_to_json
@@ -37,12 +38,13 @@ from preflab.model.load import load_model
 from preflab.model.precision import pick_dtype
 from preflab.model.responses import Model, ResponseRewards
 from preflab.model.snapshots import final_model
+from preflab.rewards.scorers import find_scorer
 from preflab.sample.generate import read_prompts
+from preflab.sample.reward_model import check_rewards
 from preflab.sample.rollouts import divergences, proxy_rewards, sample_responses
 from preflab.sample.sampling import Prompt
-from preflab.sample.score import check_rewards
 from preflab.sample.settings import GenerateSettings
-from preflab.sandbox.gold import gold_reward, read_prompt
+from preflab.sandbox.gold import read_prompt
 from preflab.studies.frontier.report import FrontierResult, report_frontier
 from preflab.studies.frontier.rows import HEAD, best_of_measures, lowest_proxy, policy_measures
 from preflab.studies.frontier.settings import FrontierSettings, RolloutSettings
@@ -68,7 +70,7 @@ def measure_frontier(settings: FrontierSettings) -> FrontierResult:
             for entry in entries:
                 _measure(bench, entry, settings)
                 bar.update(task, advance=1, shown=entry.name)
-        write_json(folder / HEAD, _head(settings, trained, bench.prompts, reference))
+        write_json(folder / HEAD, with_format(_head(settings, trained, bench.prompts, reference)))
         dump_settings(settings, folder / "config.yaml")
         write_manifest(
             folder, command="frontier", settings=settings.model_dump(mode="json"), seed=settings.seed, data={}
@@ -80,19 +82,32 @@ def measure_frontier(settings: FrontierSettings) -> FrontierResult:
 
 
 @dataclass(frozen=True)
+class _Scores:
+    """Who scores responses, a reward model or a function.
+
+    Attributes:
+        of: responses -> their scores, None where there is none.
+        load: brings a model in, to find out early whether it is one.
+    """
+
+    fingerprint: str
+    of: Callable[[Sequence[Completion]], list[float | None]]
+    load: Callable[[], object] = lambda: None
+
+
+@dataclass(frozen=True)
 class _Bench:
     """What all policies are measured with; models are loaded when they are needed.
 
-    `knows_truth` says whether the prompts are the sandbox's.
+    `gold` is None where nobody knows the truth.
     """
 
     template: ChatTemplate
     prompts: list[Prompt]
     reference: Callable[[], Model]
-    reward_template: ChatTemplate
-    reward: Callable[[], Model]
+    proxy: _Scores
+    gold: _Scores | None
     device: torch.device
-    knows_truth: bool
     fingerprints: Mapping[str, str]
 
 
@@ -100,38 +115,71 @@ def _bench(settings: FrontierSettings) -> _Bench:
     accelerator = make_accelerator()
     if accelerator.num_processes > 1:
         raise UserError("a frontier is measured by one process: run preflab frontier without a launcher")
-    reference, reward = model_of(settings.reference), model_of(settings.reward_model)
-    tasks: tuple[tuple[str, Task, Mapping[str, Any]], ...] = (
-        (reference, "policy", settings.chat_template_kwargs),
-        (reward, "reward", {}),
-    )
-    template, reward_template = (
-        template_of(name, settings.chat_template, values, task=task, trust_remote_code=settings.trust_remote_code)
-        for name, task, values in tasks
-    )
+    reference, device = model_of(settings.reference), accelerator.device
+    trust = settings.trust_remote_code
+    template = template_of(reference, settings.chat_template, settings.chat_template_kwargs, trust_remote_code=trust)
+    proxy = _scores(settings.reward_model, settings, device)
     prompts = _prompts(settings, template)
-    device = accelerator.device
-    dtype = pick_dtype(settings.dtype, device, frozen=False)
     load_reference = cache(partial(_load, reference, "policy", settings, device))
-    load_reward = cache(partial(_load, reward, "reward", settings, torch.device("cpu")))
-    knows_truth = all(read_prompt(prompt.messages[-1].content) for prompt in prompts)
-    if not knows_truth:
-        say("not all prompts are the sandbox's, so there is no gold reward: only the reward model's score is measured")
+    gold = settings.gold or ("gold" if all(read_prompt(prompt.messages[-1].content) for prompt in prompts) else None)
+    if not gold:
+        say(
+            "not all prompts are the sandbox's, so there is no gold reward (--gold can name one): only the reward "
+            "model's score is measured"
+        )
+    truth = _scores(gold, settings, device) if gold else None
+    own_gold = {"gold": truth.fingerprint} if truth and settings.gold else {}
     return _Bench(
         template=template,
         prompts=prompts,
         reference=load_reference,
-        reward_template=reward_template,
-        reward=load_reward,
+        proxy=proxy,
+        gold=truth,
         device=device,
-        knows_truth=knows_truth,
         fingerprints={
             "prompts": fingerprint([(prompt.row, prompt.ids) for prompt in prompts]),
             "template": template.fingerprint,
-            "reference": _fingerprint(reference, dtype, load_reference),
-            "reward_model": _fingerprint(reward, dtype, load_reward),
+            "reference": _fingerprint(reference, pick_dtype(settings.dtype, device, frozen=False), load_reference),
+            "reward_model": proxy.fingerprint,
+            **own_gold,
         },
     )
+
+
+def _scores(spec: str, settings: FrontierSettings, device: torch.device) -> _Scores:
+    """A function that scores, or a reward model."""
+    scorer, batch_size = find_scorer(spec), settings.batch_size
+    if scorer is None:
+        return _model_scores(spec, settings, device)
+
+    def of(found: Sequence[Completion]) -> list[float | None]:
+        prompts, responses = [each.prompt for each in found], [each.response for each in found]
+        values = scorer.scores(prompts, responses, batch_size=batch_size)
+        return [None if isinstance(value, str) else value for value in values]
+
+    return _Scores(scorer.fingerprint, of)
+
+
+def _model_scores(spec: str, settings: FrontierSettings, device: torch.device) -> _Scores:
+    name = model_of(spec)
+    template = template_of(
+        name, settings.chat_template, {}, task="reward", trust_remote_code=settings.trust_remote_code
+    )
+    load = cache(partial(_load, name, "reward", settings, torch.device("cpu")))
+
+    def of(found: Sequence[Completion]) -> list[float | None]:
+        reward = nn.Module.to(load(), device)
+        values = proxy_rewards(ResponseRewards(reward), template, found, batch_size=settings.batch_size)
+        scored = [place for place, value in enumerate(values) if value is not None]
+        check_rewards(
+            spec,
+            [value for value in values if value is not None],
+            lambda place: f"the response {excerpt(found[scored[place]].response)}",
+        )
+        nn.Module.to(reward, "cpu")  # else three models would stand on the device while the next policy is measured
+        return values
+
+    return _Scores(_fingerprint(name, pick_dtype(settings.dtype, device, frozen=False), load), of, load)
 
 
 def _load(name: str, task: Task, settings: FrontierSettings, device: torch.device) -> Model:
@@ -228,10 +276,13 @@ def _head(
 
     asked = [prompt.messages for prompt in prompts]
     models = {policy["name"]: policy["source"] for policy in trained}
-    models |= {"the reference": model_of(settings.reference), "the reward model": model_of(settings.reward_model)}
+    models |= {"the reference": model_of(settings.reference)}
+    if find_scorer(settings.reward_model) is None:
+        models |= {"the reward model": model_of(settings.reward_model)}
     return {
         "reference": settings.reference,
         "reward_model": settings.reward_model,
+        **({"gold": settings.gold} if settings.gold else {}),
         "samples": settings.num_return_sequences,
         "policies": [{**policy, **figures(policy["name"])} for policy in trained],
         "best_of_n": [
@@ -294,7 +345,7 @@ def _reference_rows(bench: _Bench, settings: FrontierSettings) -> list[Row]:
         overwrite=settings.overwrite,
     )
     if state != "done":
-        bench.reward()  # before all that is sampled: it may not be a reward model
+        bench.proxy.load()  # before all that is sampled: it may not be a reward model
         with explaining_memory(settings.batch_size):
             finish_output(output, _rows(bench, _sample(bench, bench.reference(), settings, samples), settings))
     return list(read_jsonl(output))
@@ -320,16 +371,11 @@ def _sample(bench: _Bench, policy: Model, settings: FrontierSettings, samples: i
 
 
 def _rows(bench: _Bench, found: Sequence[Completion], settings: FrontierSettings) -> list[Row]:
-    reward = nn.Module.to(bench.reward(), bench.device)
-    rewards = ResponseRewards(reward)
-    proxies = proxy_rewards(rewards, bench.reward_template, found, batch_size=settings.batch_size)
-    scored = [place for place, proxy in enumerate(proxies) if proxy is not None]
-    check_rewards(
-        settings.reward_model,
-        [proxy for proxy in proxies if proxy is not None],
-        lambda place: f"the response {excerpt(found[scored[place]].response)}",
-    )
-    nn.Module.to(reward, "cpu")  # else three models would stand on the device while the next policy is measured
+    proxies = bench.proxy.of(found)
+    golds = bench.gold.of(found) if bench.gold else [None] * len(found)
+    if bench.gold and (place := next((n for n, gold in enumerate(golds) if gold is None), None)) is not None:
+        text = excerpt(found[place].response)
+        raise UserError(f"gold: {settings.gold} gives no finite score to the response {text}; every one needs it")
     return [
         {
             "row": completion.row,
@@ -338,8 +384,8 @@ def _rows(bench: _Bench, found: Sequence[Completion], settings: FrontierSettings
             "tokens": completion.tokens,
             "finish": completion.finish,
             "kl": 0.0,
-            "gold": gold_reward(completion.prompt[-1].content, completion.response) if bench.knows_truth else None,
+            "gold": gold,
             "proxy": proxy,
         }
-        for completion, proxy in zip(found, proxies, strict=True)
+        for completion, gold, proxy in zip(found, golds, proxies, strict=True)
     ]

@@ -310,7 +310,8 @@ def _basis(frontier: Frontier, found: Mapping[str, Curve], bound: str) -> Findin
         f"This rests on {prompts(frontier.prompts)} and {runs} for each point{alone}. Differences are named where "
         f"their 95{UNIT} intervals, together for all comparisons of a sentence, leave out zero."
     )
-    return Finding(f"{text}{bound}", "neutral")
+    truth = f" The gold reward is the score by {frontier.gold}." if frontier.gold else ""
+    return Finding(f"{text}{bound}{truth}", "neutral")
 
 
 # ---- wording ---------------------------------------------------------------------------------------------------------

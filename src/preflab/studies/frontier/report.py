@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from preflab.core.results import Result
 from preflab.core.terminal import status
 from preflab.stats.results import Finding
 from preflab.stats.wording import TONE_MARKS
@@ -14,8 +15,8 @@ from preflab.studies.frontier.rows import Frontier, read_frontier
 from preflab.studies.frontier.tables import write_frontier_tables
 
 
-@dataclass(frozen=True)
-class FrontierResult:
+@dataclass(frozen=True, repr=False)
+class FrontierResult(Result):
     """What a frontier found, and its reading."""
 
     output_dir: Path

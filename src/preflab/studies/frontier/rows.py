@@ -8,10 +8,10 @@ prompts.jsonl          what was asked
 responses/NAME.jsonl   a policy's responses, each with its `kl`, `proxy` and, where the truth is known, `gold`
 reference.jsonl        many responses of the reference to each prompt, from which best-of-n is taken
 
-Gold is the sandbox's true reward, proxy the reward model's score, KL the divergence of a policy's responses from the
-reference's, in nats per response. A response that the reward model cannot read (an empty one, say) has no proxy in
-its row and counts everywhere with the lowest one of the reference's responses: left out, it would raise the mean of a
-policy that learns to write such responses. `unread` is their share.
+Gold is the sandbox's true reward (or the scorer that was named as the truth), proxy the reward model's score, KL the
+divergence of a policy's responses from the reference's, in nats per response. A response that the reward model cannot
+read (an empty one, say) has no proxy in its row and counts everywhere with the lowest one of the reference's
+responses: left out, it would raise the mean of a policy that learns to write such responses. `unread` is their share.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from preflab.core.file_format import without_format
 from preflab.core.origins import Leak, leaks_of
 from preflab.core.records import DisagreementError, UserError
 from preflab.core.rundir import read_json, read_jsonl
@@ -94,6 +95,7 @@ class Frontier:
         best_of: in ascending order of n, from n = 1: the reference itself.
         spread: gold, proxy -> standard deviation over the reference's responses, a unit that both can be shown in.
         trained_on: of the prompts, those that a model was trained on, by its name, where that is known.
+        gold: the scorer that was named as the truth; None where it is the sandbox's own reward, or nobody knows it.
     """
 
     reference: str
@@ -102,6 +104,7 @@ class Frontier:
     best_of: tuple[BestOf, ...]
     spread: Mapping[str, float]
     trained_on: Mapping[str, Leak] = field(default_factory=dict)
+    gold: str | None = None
 
     @property
     def prompts(self) -> int:
@@ -248,7 +251,7 @@ def read_frontier(folder: Path) -> Frontier:
     if not path.exists():
         raise UserError(f"{folder}: holds no frontier (no {HEAD}); `preflab frontier` makes one")
     try:
-        head = read_json(path)
+        head = without_format(path, read_json(path))
         prompts = [row["row"] for row in read_jsonl(folder / "prompts.jsonl", whole=True)]
         reference = list(read_jsonl(folder / "reference.jsonl", whole=True))
         samples, lowest = head["samples"], lowest_proxy(reference)
@@ -261,6 +264,7 @@ def read_frontier(folder: Path) -> Frontier:
             best_of=tuple(_best_of(path, entry, reference, prompts, lowest=lowest) for entry in head["best_of_n"]),
             spread={name: _spread(row[name] for row in reference) for name in ("gold", "proxy")},
             trained_on=leaks_of(head.get("trained_on")),
+            gold=head.get("gold"),
         )
     except (LookupError, TypeError, AttributeError, OSError, ValueError, ArithmeticError) as error:
         if isinstance(error, UserError):

@@ -33,7 +33,13 @@ class FrontierSettings(RolloutSettings):
         "in front names one.",
     )
     reference: str = Field(description="Model, or folder of a training run, that all of them started from.")
-    reward_model: str = Field(description="The proxy: hub id or folder of a reward model with one label.")
+    reward_model: str = Field(
+        description="The proxy: hub id or folder of a reward model with one label, length, or file.py:function."
+    )
+    gold: str | None = Field(
+        default=None,
+        description="The truth: any of these; by default the sandbox's own, where all prompts are the sandbox's.",
+    )
     prompts: tuple[str, ...] = Field(description="Sources of held-out prompts; of the sandbox's, the truth is known.")
     format: str | None = Field(default=None, description=GenerateSettings.model_fields["format"].description)
     columns: ColumnNames = Field(default=(), description=COLUMNS_HELP)

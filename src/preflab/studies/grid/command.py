@@ -10,16 +10,18 @@ from typing import Any
 
 from preflab.core.config import dump_settings, named
 from preflab.core.durable import read_object
+from preflab.core.file_format import with_format
 from preflab.core.origins import Origin, trained_on
 from preflab.core.output import alone
 from preflab.core.records import UserError
 from preflab.core.rundir import read_jsonl, write_json, write_manifest
 from preflab.core.terminal import progress_bar
 from preflab.data.answers import is_answer_file
-from preflab.judging.command import judge_pairs_with, make_judge, spec_of
-from preflab.judging.judges import Maker
+from preflab.judging.command import judge_pairs_with
+from preflab.judging.kinds import make_judge, spec_of
 from preflab.judging.origins import origin_of
 from preflab.judging.players import Entry, read_entries, short_name
+from preflab.judging.protocol import ReadyJudge
 from preflab.model.snapshots import snapshots_of, step_of
 from preflab.studies.files import (
     answers_of,
@@ -63,13 +65,13 @@ def run_grid(settings: GridSettings) -> GridResult:
     models = list(dict.fromkeys(cell.entry.source for cell in cells))
     try_out(models, judges, settings)
     opponent = _write_opponent(settings)
-    write_json(folder / "grid.json", {
+    write_json(folder / "grid.json", with_format({
         "opponent": opponent,
         "judges": {judge.name: spec_of(judge) for judge in judges},
         "cells": [{"name": c.name, "model": c.model, "step": c.step, "temperature": c.temperature} for c in cells],
-    })  # fmt: skip
+    }))  # fmt: skip
     # Each is made when it is first needed, after the first cell's responses, and then kept.
-    makers = cache(lambda judge: make_judge(judge, settings, seed=settings.seed))
+    ready = cache(lambda judge: make_judge(judge, settings, seed=settings.seed))
     prompts = [messages_of(row) for row in read_jsonl(folder / "prompts.jsonl")]
     origin = cache(lambda source: origin_of("model", source, prompts))
     failed: dict[str, str] = {}
@@ -78,7 +80,7 @@ def run_grid(settings: GridSettings) -> GridResult:
         for cell in cells:
             bar.update(task, description=f"cells, now {cell.name}")
             try:
-                _fill(settings, cell, map(makers, judges), opponent, origin(cell.entry.source))
+                _fill(settings, cell, map(ready, judges), opponent, origin(cell.entry.source))
             except UserError as error:
                 failed[cell.name] = str(error)
             bar.update(task, advance=1, shown=f"{len(failed)} failed" if failed else "")
@@ -153,7 +155,7 @@ def _write_opponent(settings: GridSettings) -> str:
     return name
 
 
-def _fill(settings: GridSettings, cell: Cell, makers: Iterable[Maker], opponent: str, origin: Origin) -> None:
+def _fill(settings: GridSettings, cell: Cell, ready: Iterable[ReadyJudge], opponent: str, origin: Origin) -> None:
     """Generate and judge one cell, as far as it is not done."""
     folder = settings.out / "cells" / cell.name
     generate_for_study(
@@ -169,5 +171,5 @@ def _fill(settings: GridSettings, cell: Cell, makers: Iterable[Maker], opponent:
     facts: dict[str, object] = {"temperature": cell.temperature, "step": cell.step, "source": cell.entry.source}
     facts["trained_on"] = trained_on({cell.name: origin})
     given: dict[str, Any] = {"model": cell.name, "opponent": opponent, "facts": facts, "overwrite": settings.overwrite}
-    for maker in makers:
-        judge_pairs_with(maker, pairs, folder / f"{maker.judge.name}.json", **given)
+    for judge in ready:
+        judge_pairs_with(judge, pairs, folder / f"{judge.judge.name}.json", **given)

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from preflab.page.marks import PERCENT, name_ends
 from preflab.page.style import INK, Panel, compose, looks, save_or_remove, shown
 from preflab.stats.definitions import win_rate_head
-from preflab.stats.results import GridCell
 from preflab.studies.grid.findings import Lines, step_lines, temperature_lines
+from preflab.studies.grid.rows import GridCell
 
 
 def winrate_vs_temperature(cells: Sequence[GridCell]) -> Figure | None:

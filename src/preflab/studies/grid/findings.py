@@ -13,10 +13,10 @@ from dataclasses import replace
 
 from scipy.stats import t
 
-from preflab.stats.results import Estimate, Finding, GridCell
+from preflab.stats.results import Estimate, Finding
 from preflab.stats.statistics import CONFIDENCE
-from preflab.stats.wording import FEWEST_PROMPTS, MANY_EMPTY, interval, listed, percent, prompts, side, told_of
-from preflab.studies.compare.findings import TONES
+from preflab.stats.wording import FEWEST_PROMPTS, MANY_EMPTY, TONES, interval, listed, percent, prompts, side, told_of
+from preflab.studies.grid.rows import GridCell
 
 MOST_MODELS = 3  # that get a sentence of their own from each judge
 

@@ -9,17 +9,45 @@ cells/NAME/JUDGE.json           its verdict file (`preflab.judging.verdicts`)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from preflab.core.origins import leaks_of
+from preflab.core.file_format import without_format
+from preflab.core.origins import Leak, leaks_of
 from preflab.core.records import Message, UserError, messages_from_json
 from preflab.core.rundir import read_json, read_jsonl
 from preflab.judging.file_figures import file_figures, shares_empty
 from preflab.judging.verdicts import VerdictFile, read_verdicts
 from preflab.stats.alignment import align
-from preflab.stats.results import Contest, GridCell
+from preflab.stats.definitions import TIES_HALF
+from preflab.stats.results import Contest, Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class GridCell:
+    """One cell of a grid: a model (at a training step, if it is a checkpoint) sampled at a temperature, and judged.
+
+    Attributes:
+        definition: which of the usual win rates it is.
+        empty, opponent_empty: shares of its and of the opponent's responses that say nothing (means over prompts).
+        trained_on: of the grid's prompts, those that the model was trained on; None where that is not known.
+    """
+
+    model: str
+    step: int | None
+    temperature: float
+    judge: str
+    opponent: str
+    wins: int
+    ties: int
+    losses: int
+    errors: int
+    win_rate: Estimate | None
+    definition: str = TIES_HALF
+    empty: float = 0.0
+    opponent_empty: float = 0.0
+    trained_on: Leak | None = None
 
 
 def read_grid(folder: Path, *, seed: int = 0) -> tuple[GridCell, ...]:
@@ -32,7 +60,7 @@ def read_grid(folder: Path, *, seed: int = 0) -> tuple[GridCell, ...]:
     if not path.exists():
         raise UserError(f"{folder}: holds no grid (no grid.json); `preflab grid` makes one")
     try:
-        head = read_json(path)
+        head = without_format(path, read_json(path))
         prompts = {str(row["row"]): messages_from_json(row["prompt"]) for row in read_jsonl(folder / "prompts.jsonl")}
         return tuple(_judged(folder, head, prompts, seed))
     except (KeyError, TypeError, AttributeError, OSError) as error:

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from preflab.core.config import Positional
+from preflab.judging.table import forms
 from preflab.studies.settings import StudySettings
 
 
@@ -31,6 +32,6 @@ class GridSettings(StudySettings):
     )
     judge: tuple[str, ...] = Field(
         min_length=1,
-        description="Judges of every cell: openai:MODEL (or openai:MODEL@URL), hf:MODEL, reward:R or gold.",
+        description=f"Judges of every cell: {forms()}.",
     )
     out: Path = Field(default=Path("runs/grid"), description="Folder of the grid; an unfinished one is gone on with.")

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import NoneType
-from typing import get_args
 
 from preflab.core.durable import read_metrics
+from preflab.core.file_format import without_format
 from preflab.core.origins import AsRun, as_run_of
 from preflab.core.records import Pair, UserError, messages_from_json, unit_of
 from preflab.core.rundir import read_json, read_jsonl
@@ -20,7 +20,7 @@ from preflab.core.ties import ROUNDING, Precision, is_score, root_mean_square
 from preflab.judging.verdicts import VerdictFile, read_verdicts
 from preflab.stats.alignment import Key, Row, align
 from preflab.stats.judgements import combine
-from preflab.stats.study import Answer, Case, Judge, JudgeKind, Player, ScoredPair, Study
+from preflab.stats.study import JUDGE_KINDS, Answer, Case, Judge, Player, ScoredPair, Study
 
 
 def read_study(folder: Path) -> Study:
@@ -31,7 +31,7 @@ def read_study(folder: Path) -> Study:
     """
     if not (folder / "study.json").exists():
         raise UserError(f"{folder}: holds no study (no study.json); `preflab compare` makes one")
-    head = read_json(folder / "study.json")
+    head = without_format(folder / "study.json", read_json(folder / "study.json"))
     try:
         models = tuple(Player(**entry) for entry in head["models"])
         judges = tuple(Judge(*(entry[name] for name in ("name", "kind", "source"))) for entry in head["judges"])
@@ -55,8 +55,8 @@ def _check_names(path: Path, models: tuple[Player, ...], judges: tuple[Judge, ..
             raise UserError(
                 f"{path}: the {kind} are called {', '.join(map(str, names))}; plain names that differ are needed"
             )
-    if len(models) < 2 or any(judge.kind not in get_args(JudgeKind) for judge in judges):
-        raise UserError(f"{path}: two models are needed, and judges of the kinds {', '.join(get_args(JudgeKind))}")
+    if len(models) < 2 or any(judge.kind not in JUDGE_KINDS for judge in judges):
+        raise UserError(f"{path}: two models are needed, and judges of the kinds {', '.join(JUDGE_KINDS)}")
 
 
 def _with_rows(folder: Path, title: str, models: tuple[Player, ...], judges: tuple[Judge, ...]) -> Study:

@@ -11,32 +11,30 @@ import pytest
 from no_pictures import draw_nothing
 
 from preflab.core.rundir import read_json, read_jsonl
-from preflab.experiment import quickstart
-from preflab.experiment.settings import QuickstartSettings
-from preflab.studies.rows import read_study
+from preflab.quickstart.command import QuickstartResult, run_quickstart
+from preflab.quickstart.settings import QuickstartSettings
+from preflab.studies.compare.rows import read_study
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> quickstart.QuickstartResult:
+def run(tmp_path_factory: pytest.TempPathFactory) -> QuickstartResult:
     with pytest.MonkeyPatch.context() as patch:
-        sizes = {"DEMONSTRATIONS": 64, "PREFERENCES": 64, "EVAL_ROWS": 40, "PROMPTS": 12}
-        for name, size in sizes.items():
-            patch.setattr(quickstart, name, size)
+        sizes = ("demonstrations=64", "preferences=64", "held_out=40", "prompts=12")
         draw_nothing(patch)
         patch.setenv("PREFLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
         settings = QuickstartSettings(output_dir=tmp_path_factory.mktemp("runs") / "quickstart")
-        first = quickstart.run_quickstart(settings)
+        first = run_quickstart(settings, *sizes)
         weights = [path.stat().st_mtime_ns for path in sorted(first.output_dir.glob("*/model/model.safetensors"))]
-        again = quickstart.run_quickstart(settings)
+        again = run_quickstart(settings, *sizes)
         assert weights == [
             path.stat().st_mtime_ns for path in sorted(first.output_dir.glob("*/model/model.safetensors"))
         ], "finished stages are not run again"
-        assert len(weights) == 4
+        assert len(weights) == 5, "world, base, sft, reward, dpo"
         assert {**first.summary, "seconds": 0} == {**again.summary, "seconds": 0}
         return first
 
 
-def test_the_summary_has_the_figures_and_they_follow_from_the_rows(run: quickstart.QuickstartResult) -> None:
+def test_the_summary_has_the_figures_and_they_follow_from_the_rows(run: QuickstartResult) -> None:
     summary = read_json(run.output_dir / "summary.json")
     reward, dpo = summary["reward_model"], summary["dpo"]
     results = read_json(run.output_dir / "reward" / "reward_model_eval_results.json")
@@ -46,17 +44,18 @@ def test_the_summary_has_the_figures_and_they_follow_from_the_rows(run: quicksta
     assert dpo["loss_first"] == pytest.approx(math.log(2), abs=1e-4)
     assert set(dpo) >= {"reward_accuracy", "kl"}
     for name, figures in summary["gold_reward"].items():
-        rewards = [row["score"] for row in read_jsonl(run.output_dir / "scores" / "gold" / f"{name}.jsonl")]
+        rewards = [row["score"] for row in read_jsonl(run.output_dir / "compare" / "scores" / "gold" / f"{name}.jsonl")]
         assert figures["value"] == pytest.approx(sum(rewards) / len(rewards))
         assert figures["low"] <= figures["value"] <= figures["high"]
         assert len(rewards) == figures["n"] == 12
     assert summary["seconds"] > 0
 
 
-def test_it_ends_with_a_report_on_base_sft_and_dpo(run: quickstart.QuickstartResult) -> None:
-    study = read_study(run.output_dir)
+def test_it_ends_with_a_report_on_base_sft_and_dpo(run: QuickstartResult) -> None:
+    study = read_study(run.output_dir / "compare")
     assert [model.name for model in study.models] == ["base", "sft", "dpo"]
     assert [judge.kind for judge in study.judges] == ["gold", "reward_model"]
     assert all(study.training.values()), "the curves of all three are in the report"
-    assert "Did it get better?" in (run.output_dir / "report.html").read_text(encoding="utf-8")
-    assert str(run).count("report.html") == 1
+    for page in ("report.html", "compare/report.html"):
+        assert "Did it get better?" in (run.output_dir / page).read_text(encoding="utf-8")
+        assert f"  {page} " in str(run)
