@@ -65,7 +65,8 @@ def run_quickstart(settings: QuickstartSettings, *assignments: str) -> Quickstar
     """
     started = time.monotonic()
     folder, seed = settings.output_dir, settings.seed
-    given = (f"output_dir={json.dumps(str(folder))}", f"seed={seed}", *assignments)
+    # The title is as true of another seed, which else would take it away.
+    given = (f"output_dir={json.dumps(str(folder))}", "title=Did it get better?", f"seed={seed}", *assignments)
     run_experiment(RunSettings(experiment=EXPERIMENT, assignments=given, overwrite=settings.overwrite))
     compared = analyse(read_study(folder / "compare"))
     summary = {
