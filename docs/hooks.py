@@ -56,6 +56,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Examples, to which pages in docs/ link as files, have a page on the site."""
+    return re.sub(r"\]\(\.\./examples/(\w+)\.py\)", r"](extending.md#\1)", markdown)
+
+
 def text_of(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
