@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from tiny_studies import CHAT, MODELS, REWARD, tiny_study
 
-from preflab.page import marks
+from preflab.page import marks, style
 from preflab.page.style import GREY, INK, Panel, compose, looks, panels_as_svg, shown
 from preflab.stats.results import Analysis, Estimate
 from preflab.stats.study import Study
@@ -304,7 +304,7 @@ def test_names_at_the_ends_of_lines_keep_apart() -> None:
 def names_of(study: Study, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     with monkeypatch.context() as patch:
         saved: set[str] = set()
-        patch.setattr(figures, "save_png", lambda _, path: saved.add(path.name))
+        patch.setattr(style, "save_png", lambda _, path: saved.add(path.name))
         draw_figures(study, analyse(study), Path("nowhere"))
     return saved
 
@@ -346,7 +346,7 @@ def test_tiny_and_odd_studies_can_be_drawn(prompts: int, tmp_path: Path) -> None
 
 
 def test_a_png_is_written_whole(study: Study, analysis: Analysis, tmp_path: Path) -> None:
-    figures._save(figures._composed(overview_panels(study, analysis)), tmp_path / "deep" / "a.png")
+    style.save_or_remove(figures._composed(overview_panels(study, analysis)), tmp_path / "deep" / "a.png")
     assert (tmp_path / "deep" / "a.png").read_bytes().endswith(b"IEND\xaeB`\x82")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.png"]
 

@@ -55,7 +55,7 @@ def _check_names(path: Path, models: tuple[Player, ...], judges: tuple[Judge, ..
             raise UserError(
                 f"{path}: the {kind} are called {', '.join(map(str, names))}; plain names that differ are needed"
             )
-    if len(models) < 2 or any(judge.kind not in JUDGE_KINDS for judge in judges):
+    if len(models) < 2 or any(judge.kind not in tuple(JUDGE_KINDS) for judge in judges):
         raise UserError(f"{path}: two models are needed, and judges of the kinds {', '.join(JUDGE_KINDS)}")
 
 
