@@ -30,7 +30,8 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeJudge]:
 
 
 def test_a_good_endpoint_is_asked_once_for_each_pair_and_order(judge: FakeJudge, tmp_path: Path) -> None:
-    result = judged(settings(tmp_path))
+    patient = settings(tmp_path, timeout=60)  # on a busy machine an answer can take longer than the usual 0.3 s
+    result = judged(patient)
     assert sorted(judge.calls.values()) == [1] * 2 * PAIRS
     found = result.verdicts.judgements
     assert {(one.sample_id, one.order) for one in found} == {
@@ -47,8 +48,8 @@ def test_a_good_endpoint_is_asked_once_for_each_pair_and_order(judge: FakeJudge,
     body = judge.bodies[0]
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("fake", 0, 512)
     # A second run finds the file finished; another file is filled from the cache.
-    judged(settings(tmp_path))
-    again = judged(settings(tmp_path, output=tmp_path / "again.json"))
+    judged(patient)
+    again = judged(settings(tmp_path, timeout=60, output=tmp_path / "again.json"))
     assert again.verdicts.judgements == found
     assert judge.calls.total() == 2 * PAIRS
 

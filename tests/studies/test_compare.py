@@ -368,7 +368,7 @@ def test_a_model_takes_the_place_of_a_file_when_asked_to(models: dict[str, Path]
 
 
 def test_a_folder_without_a_study_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no study\.json"):
+    with pytest.raises(UserError, match=r"holds no study and no experiment \(none of experiment\.json, study\.json"):
         build_report(ReportSettings(folder=tmp_path))
 
 
