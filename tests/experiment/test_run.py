@@ -13,6 +13,8 @@ from preflab.cli import main
 from preflab.core.rundir import read_json
 from preflab.experiment.outlook import Outlook
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ from preflab.core.rundir import digest_file, read_json, write_json, write_jsonl
 from preflab.experiment.inputs import inputs_of
 from preflab.experiment.plan import read_plan
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

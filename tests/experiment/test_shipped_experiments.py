@@ -20,6 +20,8 @@ from preflab.experiment.run import RunResult, run_experiment
 from preflab.experiment.settings import RunSettings
 from preflab.training.loop import StepReport, train
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = Path(__file__).parents[2] / "experiments"
 TRAIN, HELD_OUT = "sandbox:preferences?rows=12", "sandbox:preferences?rows=8&split=test"
 

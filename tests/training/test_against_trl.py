@@ -21,6 +21,8 @@ from preflab.training.losses import loss_of
 from preflab.training.preference_settings import settings_of
 from preflab.training.steps import Responses, StepOutput, means, pair_step
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("trl", reason="TRL is installed with the test extra on Python 3.11 and later")
 
 BETA = 0.3

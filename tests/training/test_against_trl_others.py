@@ -19,6 +19,8 @@ from preflab.model.responses import ResponseLogps
 from preflab.objectives import kto
 from preflab.training.steps import Known, Responses, label_step, means
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("trl", reason="TRL is installed with the test extra on Python 3.11 and later")
 
 LONG_PROMPTS = [

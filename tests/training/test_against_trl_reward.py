@@ -16,6 +16,8 @@ from preflab.model.prefix import prefix_batch
 from preflab.model.responses import ResponseRewards
 from preflab.training.steps import Responses, means, reward_step
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("trl", reason="TRL is installed with the test extra on Python 3.11 and later")
 
 

@@ -20,6 +20,8 @@ from preflab.model.responses import ResponseLogps, ResponseRewards
 from preflab.training import amount
 from preflab.training.amount import training_amount
 
+pytestmark = pytest.mark.slow
+
 # Uneven on purpose: epochs that end within a step, rows that are drawn and split, evaluations that fall on few steps.
 UNEVEN: dict[str, Any] = {
     "train_data": ("sandbox:preferences?rows=60&seed=1",),

@@ -34,6 +34,8 @@ from preflab.studies.compare.page import render
 from preflab.studies.compare.settings import CompareSettings
 from preflab.training.as_run import PROMPTS, runs_of
 
+pytestmark = pytest.mark.slow
+
 TRAINED = "sandbox:preferences?rows=20&seed=1"
 
 

@@ -21,6 +21,8 @@ from preflab.training import checkpoint as checkpoint_module
 from preflab.training import fit
 from preflab.training import state as state_module
 
+pytestmark = pytest.mark.slow
+
 
 class Malicious:
     """What writes a file when it is unpickled."""

@@ -30,6 +30,8 @@ from preflab.training import checkpoint, preferences
 from preflab.training.preference_settings import settings_of
 from preflab.training.preferences import falling_chosen
 
+pytestmark = pytest.mark.slow
+
 LN_2 = math.log(2)
 TABLE: Any = OBJECTIVES
 

@@ -27,6 +27,8 @@ from preflab.training.loop import response_values, train
 from preflab.training.rows import BestRows, RankedRows
 from preflab.training.steps import StepFn, means, pair_step, reward_step, sft_step
 
+pytestmark = pytest.mark.slow
+
 DATASET = random_rows(19, widths=(2, 3, 2))
 KINDS: dict[str, tuple[type[RankedRows], StepFn]] = {
     "sft": (BestRows, sft_step),

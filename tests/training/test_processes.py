@@ -17,6 +17,8 @@ from preflab.cli import main
 from preflab.core.durable import read_metrics
 from preflab.training import reward, stage
 
+pytestmark = pytest.mark.slow
+
 # Nine rows to evaluate on by fives, and 20 to train on by threes: each process has passes without rows, and a step may
 # have an odd number of batches.
 CUT: dict[str, Any] = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 3, "max_steps": 5}

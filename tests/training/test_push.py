@@ -15,6 +15,8 @@ from preflab.core.rundir import read_json
 from preflab.training import push as push_module
 from preflab.training.push import commit_message, push
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = "someone/aligned"
 SECRET = "hf_" + "a" * 30
 

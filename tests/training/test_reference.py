@@ -28,6 +28,8 @@ from preflab.training import preferences as preferences_recipe
 from preflab.training import reference as reference_recipe
 from preflab.training.rows import RankedRows
 
+pytestmark = pytest.mark.slow
+
 LN_2 = math.log(2)
 
 

@@ -24,6 +24,8 @@ from preflab.training.fit import _more_is_better, _start_trackers, adamw
 from preflab.training.rows import RankedRows
 from preflab.training.stage import TrainResult
 
+pytestmark = pytest.mark.slow
+
 LN_2 = math.log(2)
 
 

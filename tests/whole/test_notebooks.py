@@ -27,6 +27,8 @@ from preflab.studies.grid.command import run_grid
 from preflab.studies.grid.rows import read_grid
 from preflab.studies.grid.settings import GridSettings
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NOTEBOOKS = ("text_to_text_dpo", "reading_a_grid")
 LARGEST = 600_000  # bytes

@@ -27,6 +27,8 @@ from preflab.data.in_memory import sources_of
 from preflab.data.sources import open_source
 from preflab.sandbox.world import World, preference_rows
 
+pytestmark = pytest.mark.slow
+
 Rows = list[dict[str, Any]]
 SETTINGS: dict[str, Any] = {
     name: value for name, value in tiny_runs.DEFAULTS.items() if name not in ("train_data", "eval_data")

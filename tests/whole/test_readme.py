@@ -14,6 +14,8 @@ from preflab.core.config import Settings
 from preflab.core.rundir import write_jsonl
 from preflab.sandbox.world import World, preference_rows
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
